@@ -1,0 +1,1 @@
+//! [7] Batch, OTLP gRPC/HTTP, file, console.

@@ -1,0 +1,1 @@
+//! [1] The kernel boundary: load, attach, feature probes, BTF offsets, ring reader. The only unsafe code.

@@ -1,0 +1,15 @@
+//! The Spanwise agent. Modules stand in the order of the data flow; a stage imports from the stages before it,
+//! never after.
+
+pub mod conn;
+pub mod export;
+pub mod kernel;
+pub mod process;
+pub mod sample;
+pub mod session;
+pub mod span;
+
+pub mod attribute;
+pub mod cli;
+pub mod config;
+pub mod telemetry;

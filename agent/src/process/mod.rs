@@ -1,0 +1,5 @@
+//! [2] Who: processes, their programs, and the service each belongs to.
+
+mod service;
+
+pub use service::{Language, Service};

@@ -1,0 +1,37 @@
+//! The identity a process's spans are exported under.
+
+use crate::attribute::Attribute;
+
+/// Language of the observed program, as `telemetry.sdk.language` spells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Language {
+    /// C or C++ (or anything native that is not recognised).
+    Cpp,
+    /// Go.
+    Go,
+    /// Java and other JVM languages.
+    Java,
+    /// Node.js.
+    Nodejs,
+    /// Python.
+    Python,
+    /// Ruby.
+    Ruby,
+    /// PHP.
+    Php,
+    /// Rust.
+    Rust,
+    /// .NET.
+    Dotnet,
+}
+
+/// One service: one OTLP resource.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Service {
+    /// Distinct for each resource of this run; spans are grouped by it.
+    pub id: u32,
+    /// `service.name`.
+    pub name: Box<str>,
+    /// All resource attributes, `service.name` included, ready for export.
+    pub attributes: Vec<Attribute>,
+}

@@ -1,0 +1,1 @@
+//! [6] Sampling: a decision is data, Keep(reason) or Drop(reason).

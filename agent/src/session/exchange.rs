@@ -1,0 +1,117 @@
+//! A request with its response, and the edges in time that tell which request caused which call.
+
+use std::sync::Arc;
+
+use spanwise_protocol::context::TraceContext;
+use spanwise_protocol::message::{Request, Response};
+
+use crate::conn::{ConnInfo, MessageName};
+use crate::process::Service;
+
+/// Identity of an exchange within this run of the agent; ascending in order of first sight, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct ExchangeKey(pub u64);
+
+/// Which end of the exchange the observed process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Side {
+    /// It read the request and writes the response.
+    Server,
+    /// It wrote the request and reads the response.
+    Client,
+}
+
+/// Who did something: process, thread, and what runs on the thread where that is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Task {
+    /// Process (thread group) id.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Goroutine id or the like; zero where there is none.
+    pub task: u64,
+}
+
+/// What happened to an exchange, as far as its parent can depend on it.
+#[derive(Clone, Debug)]
+pub enum Edge {
+    /// First bytes of the request: read by a server, written by a client.
+    Began {
+        /// The connection.
+        conn: Arc<ConnInfo>,
+        /// Name of the message, the same at the other end.
+        message: Option<MessageName>,
+    },
+    /// The request's head is complete and carried this context.
+    Context(Box<TraceContext>),
+    /// Bytes of the response were written by a server or read by a client (one edge for each transfer).
+    Answer {
+        /// First bytes of the response.
+        first: bool,
+        /// The response is complete with these bytes.
+        last: bool,
+    },
+}
+
+/// An [`Edge`] of one exchange. Signals of one process arrive in the order in which they happened.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    /// Which exchange.
+    pub key: ExchangeKey,
+    /// Which end of it the process is.
+    pub side: Side,
+    /// Who did it.
+    pub task: Task,
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub at_ns: u64,
+    /// What happened.
+    pub edge: Edge,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The response was seen to its end.
+    Complete,
+    /// The connection closed before the response was complete (or began).
+    Aborted,
+    /// The connection switched to another protocol (Upgrade, CONNECT).
+    Upgraded,
+    /// The process ended, or the agent stopped, before the end was seen.
+    Unfinished,
+    /// The capture lost bytes in the middle of the exchange; its end is the last that was seen.
+    Gap,
+}
+
+/// A request and its response as one process saw them. Exactly one follows each `Began` signal.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// Identity in this run.
+    pub key: ExchangeKey,
+    /// Which end the process is.
+    pub side: Side,
+    /// Who began it.
+    pub task: Task,
+    /// The service the process belongs to.
+    pub service: Arc<Service>,
+    /// The connection.
+    pub conn: Arc<ConnInfo>,
+    /// Name of the message, the same at the other end.
+    pub message: Option<MessageName>,
+    /// Head of the request.
+    pub request: Request,
+    /// Head of the response, if one came.
+    pub response: Option<Response>,
+    /// Bytes of the request's body seen moved.
+    pub request_body: u64,
+    /// Bytes of the response's body seen moved.
+    pub response_body: u64,
+    /// First bytes of the request, `CLOCK_BOOTTIME` ns.
+    pub began_ns: u64,
+    /// First bytes of the response, `CLOCK_BOOTTIME` ns; zero if there was none.
+    pub answered_ns: u64,
+    /// End of the response (or of what was seen), `CLOCK_BOOTTIME` ns.
+    pub ended_ns: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,102 @@
+//! Connections as the kernel side describes them, and the state it keeps of each.
+
+/// Address family and transport of a connection.
+pub mod transport {
+    /// TCP over IPv4.
+    pub const TCP4: u8 = 1;
+    /// TCP over IPv6 (v4-mapped addresses included).
+    pub const TCP6: u8 = 2;
+    /// Unix stream socket.
+    pub const UNIX: u8 = 3;
+}
+
+/// Bits of [`Info::known`].
+pub mod known {
+    /// `own_base` and `peer_base` are the first data sequence numbers as the kernel's counters give them.
+    pub const BASES: u8 = 1 << 0;
+    /// The connection was first seen while it was being opened.
+    pub const FROM_START: u8 = 1 << 1;
+    /// This process opened it (valid with `FROM_START`).
+    pub const OPENER: u8 = 1 << 2;
+}
+
+/// What a connection is and between whom.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// Address of the kernel's socket: joins the two ends of a unix connection, never leaves the host.
+    pub sock: u64,
+    /// Address of the other end's socket (unix only), zero where unknown.
+    pub peer_sock: u64,
+    /// Sequence number of the first byte this side sent, less one on the side that opened (its SYN counts).
+    pub own_base: u32,
+    /// Sequence number of the first byte the peer sent.
+    pub peer_base: u32,
+    /// Local address; IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// Remote address; IPv4 in the first four bytes.
+    pub remote: [u8; 16],
+    /// Local port, host order.
+    pub local_port: u16,
+    /// Remote port, host order.
+    pub remote_port: u16,
+    /// One of [`transport`].
+    pub transport: u8,
+    /// Bits of [`known`].
+    pub known: u8,
+    /// Always zero.
+    pub pad: [u8; 2],
+    /// Network namespace (inode number), zero where unknown.
+    pub netns: u32,
+    /// Always zero.
+    pub pad2: u32,
+}
+
+/// What user space tells the kernel side of a connection.
+pub mod verdict {
+    /// Nothing is known yet.
+    pub const UNKNOWN: u8 = 0;
+    /// HTTP/1: budgets per direction apply.
+    pub const HTTP1: u8 = 1;
+    /// Not a protocol we read, or no longer (upgrade, tunnel): count bytes, ship nothing.
+    pub const IGNORE: u8 = 2;
+}
+
+/// State of one connection in the kernel side's map; `Info` is there too for the case that its `Open` was lost.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// What the connection is.
+    pub info: Info,
+    /// Bytes shipped of the current burst.
+    pub burst: u32,
+    /// Bytes a burst may ship when this process writes, set by user space.
+    pub budget_send: u32,
+    /// Bytes a burst may ship when this process reads, set by user space.
+    pub budget_recv: u32,
+    /// Unix only: bytes sent since first seen.
+    pub sent: u32,
+    /// Unix only: bytes received since first seen.
+    pub received: u32,
+    /// Direction of the last transfer, 255 before the first.
+    pub last: u8,
+    /// One of [`verdict`], set by user space.
+    pub verdict: u8,
+    /// Always zero.
+    pub pad: [u8; 2],
+}
+
+/// What user space writes for a connection: a map of its own, so that neither side overwrites the other's fields.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    /// One of [`verdict`].
+    pub verdict: u32,
+    /// Bytes a burst may ship when this process writes.
+    pub budget_send: u32,
+    /// Bytes a burst may ship when this process reads.
+    pub budget_recv: u32,
+}
+
+const _: () = assert!(size_of::<Info>() == 72);
+const _: () = assert!(size_of::<State>() == 96);

@@ -1,0 +1,44 @@
+//! Counters of the kernel side: one per-CPU array, indexed by these constants.
+//!
+//! `SEEN = SHIPPED + COUNTED_ONLY + IGNORED + RING_FULL + UNREADABLE...`: the agent prints the table and checks the sum.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident = $index:literal, $label:literal;)*) => {
+        $($(#[doc = $doc])+ pub const $name: u32 = $index;)*
+        /// Number of counters.
+        pub const COUNT: u32 = [$($index),*].len() as u32;
+        /// Label of each counter, in index order.
+        pub const LABELS: [&str; COUNT as usize] = [$($label),*];
+    };
+}
+
+counters! {
+    /// Transfers of traced processes on stream sockets.
+    SEEN = 0, "transfers seen";
+    /// Data records put into the ring.
+    SHIPPED = 1, "data records shipped";
+    /// Transfers on connections that user space asked to ignore.
+    IGNORED = 2, "transfers on ignored connections";
+    /// Records (of any kind) for which the ring had no room.
+    RING_FULL = 3, "records refused by a full ring";
+    /// Data records among those.
+    RING_FULL_DATA = 4, "data records refused by a full ring";
+    /// Reads with MSG_PEEK, which move nothing.
+    PEEKED = 5, "peeks";
+    /// Transfers that failed or moved nothing (EAGAIN and the like).
+    EMPTY = 6, "transfers that moved nothing";
+    /// Connections that found no room in the connection map.
+    CONN_FULL = 7, "connections refused by a full map";
+    /// Data records whose payload could not be read (page not present).
+    FAULT = 8, "payloads not readable";
+    /// Bytes moved by traced processes on stream sockets.
+    BYTES = 9, "bytes moved";
+    /// Bytes shipped as payload.
+    BYTES_SHIPPED = 10, "bytes shipped";
+    /// Processes that found no room in the process map.
+    PROC_FULL = 11, "processes refused by a full map";
+    /// Records other than data put into the ring.
+    SHIPPED_OTHER = 12, "other records shipped";
+    /// Transfers on sockets that are neither TCP nor unix streams.
+    OTHER_SOCKETS = 13, "transfers on other sockets";
+}

@@ -1,0 +1,153 @@
+//! Records of the ring buffer. Every record begins with a [`Header`]; its `kind` tells which struct it is.
+
+use crate::limits::TAIL;
+
+/// Value of [`Header::kind`]. An integer newtype: a kind from a newer kernel side must not be undefined behaviour.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kind(pub u16);
+
+impl Kind {
+    /// A connection is seen for the first time: [`Open`].
+    pub const OPEN: Self = Self(1);
+    /// A transfer completed: [`Data`], followed by `captured` payload bytes.
+    pub const DATA: Self = Self(2);
+    /// A connection changed towards its end: [`Close`].
+    pub const CLOSE: Self = Self(3);
+    /// A traced process made a child: [`Process`], `other` is the child's process id.
+    pub const FORK: Self = Self(4);
+    /// A traced process replaced its program: [`Process`].
+    pub const EXEC: Self = Self(5);
+    /// The last thread of a traced process ended: [`Process`], `other` is the exit code.
+    pub const EXIT: Self = Self(6);
+}
+
+/// First bytes of every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// What follows: one of [`Kind`].
+    pub kind: u16,
+    /// Bits whose meaning depends on the kind: [`flags`].
+    pub flags: u16,
+    /// Bytes of the whole record, header and payload included.
+    pub size: u32,
+    /// `CLOCK_BOOTTIME` in nanoseconds at the hook.
+    pub at_ns: u64,
+    /// Process (thread group) in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread in the initial pid namespace.
+    pub tid: u32,
+}
+
+/// Bits of [`Header::flags`] of a [`Data`] record.
+pub mod flags {
+    /// Not all bytes of the transfer are in the payload.
+    pub const CUT: u16 = 1 << 0;
+    /// The bytes have no user buffer (sendfile, splice) or the hook cannot reach it: counted only.
+    pub const NO_BUFFER: u16 = 1 << 1;
+    /// The user page was not present; nothing could be read.
+    pub const FAULT: u16 = 1 << 2;
+    /// The peer will send no more: a read returned zero.
+    pub const EOF: u16 = 1 << 3;
+    /// More segments than `MAX_IOVEC`: the rest was not looked at.
+    pub const MORE_SEGMENTS: u16 = 1 << 4;
+    /// First transfer of a burst: the direction changed on this connection.
+    pub const BURST_START: u16 = 1 << 5;
+    /// `seq` is a counter kept since the connection was first seen, not the kernel's sequence number.
+    pub const COUNTED_SEQ: u16 = 1 << 6;
+}
+
+/// Direction of a transfer, as the traced process sees it.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Direction(pub u8);
+
+impl Direction {
+    /// The process wrote.
+    pub const SEND: Self = Self(0);
+    /// The process read.
+    pub const RECV: Self = Self(1);
+}
+
+/// A connection seen for the first time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// What every record begins with.
+    pub header: Header,
+    /// Identity on this host, unique since boot.
+    pub cookie: u64,
+    /// What the connection is and between whom.
+    pub info: crate::conn::Info,
+}
+
+/// A completed transfer; `captured` payload bytes follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Data {
+    /// What every record begins with.
+    pub header: Header,
+    /// Identity of the connection on this host.
+    pub cookie: u64,
+    /// Identity of the work below the thread (goroutine), zero where there is none.
+    pub task: u64,
+    /// Sequence number of the first byte of the transfer in its direction.
+    pub seq: u32,
+    /// Bytes the transfer moved.
+    pub len: u32,
+    /// Payload bytes in this record: the first ones of the transfer.
+    pub captured: u32,
+    /// [`Direction`].
+    pub direction: u8,
+    /// Capture plane: [`plane`].
+    pub plane: u8,
+    /// Bytes valid in `tail`.
+    pub tail_len: u8,
+    /// Always zero.
+    pub pad: u8,
+    /// Last bytes of the transfer.
+    pub tail: [u8; TAIL],
+}
+
+/// Values of [`Data::plane`].
+pub mod plane {
+    /// Socket tracepoints with typed arguments.
+    pub const SOCK: u8 = 1;
+    /// System call exits.
+    pub const SYSCALL: u8 = 2;
+    /// io_uring completions.
+    pub const URING: u8 = 3;
+}
+
+/// A TCP connection left the state ESTABLISHED, or its socket went away.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Close {
+    /// What every record begins with.
+    pub header: Header,
+    /// Identity of the connection on this host.
+    pub cookie: u64,
+    /// TCP state before.
+    pub old_state: u32,
+    /// TCP state after.
+    pub new_state: u32,
+}
+
+/// Something happened to a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// What every record begins with.
+    pub header: Header,
+    /// The child of a fork, the exit code of an exit.
+    pub other: u32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 24);
+const _: () = assert!(size_of::<Open>() == 32 + size_of::<crate::conn::Info>());
+const _: () = assert!(size_of::<Data>() == 64);
+const _: () = assert!(size_of::<Close>() == 40);
+const _: () = assert!(size_of::<Process>() == 32);
