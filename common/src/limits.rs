@@ -15,7 +15,7 @@ pub const MAX_IOVEC: usize = 16;
 /// Bytes of the end of a transfer that travel with every record: enough to see `0\r\n\r\n`.
 pub const TAIL: usize = 8;
 /// Capacity of the ring buffer in bytes (power of two, multiple of the page size).
-pub const RING_BYTES: u32 = 16 * 1024 * 1024;
+pub const RING_BYTES: u32 = 8 * 1024 * 1024;
 /// Connections whose state the kernel side keeps (least recently used go first).
 pub const MAX_CONNS: u32 = 16 * 1024;
 /// Processes traced at once.

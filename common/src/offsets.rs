@@ -40,6 +40,8 @@ offsets! {
     OFF_SK_V6_RCV_SADDR = "sock_common"."skc_v6_rcv_saddr";
     /// Remote IPv6 address.
     OFF_SK_V6_DADDR = "sock_common"."skc_v6_daddr";
+    /// Identity of a socket, zero until somebody asked for it.
+    OFF_SK_COOKIE = "sock_common"."skc_cookie";
     /// Network namespace.
     OFF_SK_NET = "sock_common"."skc_net.net";
     /// Inode number of a network namespace.

@@ -38,7 +38,30 @@ pub struct Scratch {
     /// Scatter/gather list of the system call: base and length of each segment.
     pub iov: [[u64; 2]; 16],
     /// Last bytes of the transfer, with room for a masked offset.
-    pub tail: [u8; 16],
+    pub tail: [u8; 24],
+    /// State of the walk over the segments. In memory and not in registers, so that every turn of the loop looks
+    /// the same to the verifier and it need not try all their combinations.
+    pub walk: Walk,
+    /// State of the walk over a vector of messages: bytes of all messages, bytes of those done. In memory for the
+    /// same reason.
+    pub vector: [u32; 2],
+}
+
+/// A walk over the segments of a scatter/gather list.
+#[repr(C)]
+pub struct Walk {
+    /// Bytes copied so far.
+    pub captured: u32,
+    /// Position in the transfer.
+    pub at: u32,
+    /// Flags found.
+    pub found: u32,
+    /// Bytes the transfer moved.
+    pub moved: u32,
+    /// Bytes wanted.
+    pub want: u32,
+    /// Where the tail begins.
+    pub tail_from: u32,
 }
 
 /// One record under construction for each CPU.
@@ -75,6 +98,6 @@ pub struct Pending {
     pub at_ns: u64,
 }
 
-/// Sock address and direction (bit 0) -> transfer that waits for its completion.
+/// Connection and direction (bit 0) -> transfer that waits for its completion.
 #[map]
 pub static URING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(4096, 0);

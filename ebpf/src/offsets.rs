@@ -20,6 +20,7 @@ globals!(
     OFF_SK_DPORT,
     OFF_SK_V6_RCV_SADDR,
     OFF_SK_V6_DADDR,
+    OFF_SK_COOKIE,
     OFF_SK_NET,
     OFF_NET_INUM,
     OFF_SK_TYPE,

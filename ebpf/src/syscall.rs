@@ -3,6 +3,8 @@
 //!
 //! match-proto: sys_exit(struct pt_regs *regs, long ret)
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -12,7 +14,7 @@ use spanwise_common::event::{Direction, plane};
 
 use crate::conn::{self, Seqs, Stream};
 use crate::emit::{Transfer, counters, transfer};
-use crate::maps::PROCS;
+use crate::maps::{PROCS, SCRATCH};
 use crate::user::{Call, nr};
 
 const MSG_PEEK: u64 = 2;
@@ -79,7 +81,7 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
         Stream::Unix => Seqs { write: 0, copied: 0 },
     };
     let key = conn::inode_key(sock)?;
-    let mut t = Transfer {
+    let t = Transfer {
         key,
         sock,
         stream,
@@ -90,41 +92,51 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
         plane: plane::SYSCALL,
     };
     if call.nr == nr::SENDMMSG || call.nr == nr::RECVMMSG {
-        return vector(&mut t, &call, ret as u32);
+        return vector(&t, &call, ret as u32);
     }
     transfer(&t, Some(call))
 }
 
-/// Messages of a vector that are told one by one.
-const MAX_VECTOR: u32 = 8;
+/// Messages of a vector that are told one by one; a stream socket has no use for long vectors.
+const MAX_VECTOR: u32 = 4;
 
 /// The messages of a vector call: how much each moved stands in user memory. The return value is their number.
 #[inline(always)]
-fn vector(t: &mut Transfer, call: &Call, messages: u32) -> Option<()> {
-    let mut total = 0u32;
+fn vector(t: &Transfer, call: &Call, messages: u32) -> Option<()> {
+    // SAFETY: per-CPU scratch; volatile keeps the state in memory (see `Scratch`).
+    let walk = unsafe { &raw mut (*SCRATCH.get_ptr_mut(0)?).vector };
+    unsafe { write_volatile(walk, [0, 0]) };
     for index in 0..MAX_VECTOR {
         if index >= messages {
             break;
         }
-        total = total.wrapping_add(message_len(call.si, index)?);
+        let len = message_len(call.si, index)?;
+        // SAFETY: as above.
+        unsafe {
+            let total = read_volatile(&raw const (*walk)[0]);
+            write_volatile(&raw mut (*walk)[0], total.wrapping_add(len));
+        }
     }
-    let end = if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied };
-    let mut done = 0u32;
     for index in 0..MAX_VECTOR {
         if index >= messages {
             break;
         }
         let moved = message_len(call.si, index)?;
+        // SAFETY: as above.
+        let (total, done) = unsafe {
+            let done = read_volatile(&raw const (*walk)[1]).wrapping_add(moved);
+            write_volatile(&raw mut (*walk)[1], done);
+            (read_volatile(&raw const (*walk)[0]), done)
+        };
         if moved == 0 {
             continue;
         }
-        done = done.wrapping_add(moved);
-        t.moved = moved;
+        let end = if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied };
         // Sequence number after this message: the later ones have moved it on.
         let after = end.wrapping_sub(total.wrapping_sub(done));
-        t.seqs = Seqs { write: after, copied: after };
+        let message = Transfer { moved, seqs: Seqs { write: after, copied: after }, ..*t };
         let one = Call { nr: nr::SENDMSG, di: call.di, si: call.si + u64::from(index) * 64, dx: 0, r10: 0 };
-        let _ = transfer(t, Some(one));
+        let _ = transfer(&message, Some(one));
     }
     Some(())
 }

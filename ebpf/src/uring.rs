@@ -19,16 +19,16 @@ const OP_RECVMSG: u8 = 10;
 const OP_SEND: u8 = 26;
 const OP_RECV: u8 = 27;
 
-/// Sock addresses are aligned, so the lowest bit can tell the direction.
+/// Connection and direction.
 #[inline(always)]
-fn slot(sock: u64, direction: Direction) -> u64 {
-    sock | u64::from(direction.0)
+fn slot(cookie: u64, direction: Direction) -> u64 {
+    cookie << 1 | u64::from(direction.0)
 }
 
 /// Keeps a transfer until its completion tells where the bytes are. One that is still there goes out without bytes.
 #[inline(always)]
 pub fn wait_for_completion(t: &Transfer) -> Option<()> {
-    let slot = slot(t.sock, t.direction);
+    let slot = slot(t.key, t.direction);
     // SAFETY: copied at once.
     if let Some(old) = unsafe { URING.get(&slot) } {
         let _ = old;
@@ -67,7 +67,7 @@ fn completed(ctx: &BtfTracePointContext) -> Option<()> {
         let file = probed::<u64>(request, &OFF_KIOCB_FILE)?;
         let socket = probed::<u64>(file, &OFF_FILE_PRIVATE)?;
         let sock = probed::<u64>(socket, &OFF_SOCKET_SK)?;
-        let slot = slot(sock, direction);
+        let slot = slot(probed::<u64>(sock, &OFF_SK_COOKIE)?, direction);
         let pending = *URING.get(&slot)?;
         let _ = URING.remove(&slot);
         let result = probed::<i32>(entry, &OFF_CQE_RES)?;

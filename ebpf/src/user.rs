@@ -3,6 +3,8 @@
 //! The number and arguments of the system call stand in the saved user registers, so one piece of code serves
 //! every plane that runs inside the call.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use spanwise_common::event::{Direction, flags};
 use spanwise_common::limits::{MAX_IOVEC, MAX_PAYLOAD, TAIL};
@@ -218,51 +220,72 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
     if !unsafe { user_bytes(scratch.iov.as_mut_ptr().cast(), bytes, address) } {
         return (0, found | flags::FAULT);
     }
-    let mut captured: u32 = 0;
-    let mut at: u32 = 0;
-    let tail_from = if moved > TAIL as u32 && want < moved { moved - TAIL as u32 } else { moved };
+    let walk = &raw mut scratch.walk;
+    // SAFETY: `walk` points into this CPU's scratch; volatile keeps it in memory (see `Walk`).
+    unsafe {
+        write_volatile(&raw mut (*walk).captured, 0);
+        write_volatile(&raw mut (*walk).at, 0);
+        write_volatile(&raw mut (*walk).found, u32::from(found));
+        write_volatile(&raw mut (*walk).moved, moved);
+        write_volatile(&raw mut (*walk).want, want);
+        let tail_from = if moved > TAIL as u32 && want < moved { moved - TAIL as u32 } else { moved };
+        write_volatile(&raw mut (*walk).tail_from, tail_from);
+    }
     for index in 0..MAX_IOVEC {
-        if index as u32 >= listed || at >= moved {
+        if index as u32 >= listed || !segment(scratch, index) {
             break;
         }
-        let [base, length] = scratch.iov[index];
+    }
+    // SAFETY: as above.
+    unsafe { (read_volatile(&raw const (*walk).captured), read_volatile(&raw const (*walk).found) as u16) }
+}
+
+/// One segment: copies what is wanted of it, and what of the transfer's tail lies in it. False at the end.
+#[inline(always)]
+fn segment(scratch: &mut Scratch, index: usize) -> bool {
+    let walk = &raw mut scratch.walk;
+    // SAFETY: `walk` points into this CPU's scratch. Every length and offset is masked to what its buffer holds.
+    unsafe {
+        let at = read_volatile(&raw const (*walk).at);
+        let moved = read_volatile(&raw const (*walk).moved);
+        if at >= moved {
+            return false;
+        }
+        let base = read_volatile(&raw const scratch.iov[index][0]);
+        let length = read_volatile(&raw const scratch.iov[index][1]);
         let left = moved - at;
         let length = if length > u64::from(left) { left } else { length as u32 };
+        let captured = read_volatile(&raw const (*walk).captured);
+        let want = read_volatile(&raw const (*walk).want);
         if captured < want && captured == at {
-            let mut take = want - captured;
-            if take > length {
-                take = length;
-            }
-            let take = masked(take, MAX_PAYLOAD as u32 - 1);
+            let room = want - captured;
+            let take = masked(if room > length { length } else { room }, MAX_PAYLOAD as u32 - 1);
             let offset = masked(captured, MAX_PAYLOAD as u32 - 1);
-            // SAFETY: offset and length are below MAX_PAYLOAD each, the buffer is twice that.
-            if take > 0 && unsafe { user_bytes(scratch.payload.as_mut_ptr().add(offset as usize), take, base) } {
-                captured += take;
-            } else if take > 0 {
-                found |= flags::FAULT;
+            if take > 0 {
+                if user_bytes(scratch.payload.as_mut_ptr().add(offset as usize), take, base) {
+                    write_volatile(&raw mut (*walk).captured, captured + take);
+                } else {
+                    let found = read_volatile(&raw const (*walk).found);
+                    write_volatile(&raw mut (*walk).found, found | u32::from(flags::FAULT));
+                }
             }
         }
         let end = at + length;
+        let tail_from = read_volatile(&raw const (*walk).tail_from);
         if end > tail_from {
             let from = if at > tail_from { at } else { tail_from };
             let take = masked(end - from, 15);
             let offset = masked(from - tail_from, 7);
-            if take > 0 && take <= TAIL as u32 {
-                // SAFETY: at most 7 + 8 bytes into an array of 16.
-                unsafe {
-                    user_bytes(scratch.tail.as_mut_ptr().add(offset as usize), take, base + u64::from(from - at));
-                }
+            if take > 0 {
+                user_bytes(scratch.tail.as_mut_ptr().add(offset as usize), take, base + u64::from(from - at));
             }
             if end >= moved {
-                let mut i = 0;
-                while i < TAIL {
-                    scratch.data.tail[i] = scratch.tail[i];
-                    i += 1;
-                }
+                let tail = read_volatile((&raw const scratch.tail).cast::<u64>());
+                scratch.data.tail = tail.to_ne_bytes();
                 scratch.data.tail_len = TAIL as u8;
             }
         }
-        at = end;
+        write_volatile(&raw mut (*walk).at, end);
     }
-    (captured, found)
+    true
 }
