@@ -3,7 +3,7 @@
 /// Largest payload of one data record. A power of two, so that the verifier can follow a mask.
 pub const MAX_PAYLOAD: usize = 8192;
 /// Bytes of a burst shipped while nothing is known of the connection, in either direction.
-pub const BUDGET_UNKNOWN: u32 = 1024;
+pub const BUDGET_UNKNOWN: u32 = 4096;
 /// Bytes of a burst shipped on an HTTP connection towards the server (request heads carry cookies and context).
 pub const BUDGET_REQUEST: u32 = 4096;
 /// Bytes of a burst shipped on an HTTP connection towards the client (status line and framing headers).

@@ -42,9 +42,6 @@ pub struct Scratch {
     /// State of the walk over the segments. In memory and not in registers, so that every turn of the loop looks
     /// the same to the verifier and it need not try all their combinations.
     pub walk: Walk,
-    /// State of the walk over a vector of messages: bytes of all messages, bytes of those done. In memory for the
-    /// same reason.
-    pub vector: [u32; 2],
 }
 
 /// A walk over the segments of a scatter/gather list.

@@ -3,8 +3,6 @@
 //!
 //! match-proto: sys_exit(struct pt_regs *regs, long ret)
 
-use core::ptr::{read_volatile, write_volatile};
-
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -14,7 +12,7 @@ use spanwise_common::event::{Direction, plane};
 
 use crate::conn::{self, Seqs, Stream};
 use crate::emit::{Transfer, counters, transfer};
-use crate::maps::{PROCS, SCRATCH};
+use crate::maps::PROCS;
 use crate::user::{Call, nr};
 
 const MSG_PEEK: u64 = 2;
@@ -81,65 +79,44 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
         Stream::Unix => Seqs { write: 0, copied: 0 },
     };
     let key = conn::inode_key(sock)?;
-    let t = Transfer {
-        key,
-        sock,
-        stream,
-        seqs,
-        moved: ret as u32,
-        direction,
-        id,
-        plane: plane::SYSCALL,
+    let (moved, seqs) = if call.nr == nr::SENDMMSG || call.nr == nr::RECVMMSG {
+        first_of_vector(&call, ret as u32, direction, seqs)?
+    } else {
+        (ret as u32, seqs)
     };
-    if call.nr == nr::SENDMMSG || call.nr == nr::RECVMMSG {
-        return vector(&t, &call, ret as u32);
-    }
+    // A message header stands at the beginning of each entry of a vector.
+    let call = match call.nr {
+        nr::SENDMMSG | nr::RECVMMSG => Call { nr: nr::SENDMSG, ..call },
+        _ => call,
+    };
+    let t = Transfer { key, sock, stream, seqs, moved, direction, id, plane: plane::SYSCALL };
     transfer(&t, Some(call))
 }
 
-/// Messages of a vector that are told one by one; a stream socket has no use for long vectors.
-const MAX_VECTOR: u32 = 4;
-
-/// The messages of a vector call: how much each moved stands in user memory. The return value is their number.
+/// Bytes that the first message of a vector moved, and the sequence numbers after it.
+///
+/// Only the first message is read on this plane: looking at all of them in one program is more than the verifier
+/// takes. The others are missed as a hole in the stream, which user space finds by sequence number.
 #[inline(always)]
-fn vector(t: &Transfer, call: &Call, messages: u32) -> Option<()> {
-    // SAFETY: per-CPU scratch; volatile keeps the state in memory (see `Scratch`).
-    let walk = unsafe { &raw mut (*SCRATCH.get_ptr_mut(0)?).vector };
-    unsafe { write_volatile(walk, [0, 0]) };
-    for index in 0..MAX_VECTOR {
+fn first_of_vector(call: &Call, messages: u32, direction: Direction, seqs: Seqs) -> Option<(u32, Seqs)> {
+    let moved = message_len(call.si, 0)?;
+    if messages == 1 {
+        return Some((moved, seqs));
+    }
+    let mut later = 0u32;
+    for index in 1..MAX_VECTOR {
         if index >= messages {
             break;
         }
-        let len = message_len(call.si, index)?;
-        // SAFETY: as above.
-        unsafe {
-            let total = read_volatile(&raw const (*walk)[0]);
-            write_volatile(&raw mut (*walk)[0], total.wrapping_add(len));
-        }
+        later = later.wrapping_add(message_len(call.si, index)?);
     }
-    for index in 0..MAX_VECTOR {
-        if index >= messages {
-            break;
-        }
-        let moved = message_len(call.si, index)?;
-        // SAFETY: as above.
-        let (total, done) = unsafe {
-            let done = read_volatile(&raw const (*walk)[1]).wrapping_add(moved);
-            write_volatile(&raw mut (*walk)[1], done);
-            (read_volatile(&raw const (*walk)[0]), done)
-        };
-        if moved == 0 {
-            continue;
-        }
-        let end = if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied };
-        // Sequence number after this message: the later ones have moved it on.
-        let after = end.wrapping_sub(total.wrapping_sub(done));
-        let message = Transfer { moved, seqs: Seqs { write: after, copied: after }, ..*t };
-        let one = Call { nr: nr::SENDMSG, di: call.di, si: call.si + u64::from(index) * 64, dx: 0, r10: 0 };
-        let _ = transfer(&message, Some(one));
-    }
-    Some(())
+    let end = if direction == Direction::SEND { seqs.write } else { seqs.copied };
+    let after = end.wrapping_sub(later);
+    Some((moved, Seqs { write: after, copied: after }))
 }
+
+/// Messages of a vector whose lengths are looked at.
+const MAX_VECTOR: u32 = 8;
 
 #[inline(always)]
 fn message_len(vector: u64, index: u32) -> Option<u32> {
