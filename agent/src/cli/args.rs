@@ -16,10 +16,9 @@ Exit codes:
   2  bad usage or configuration
   3  not permitted, or the kernel lacks what was asked for
 
-Environment: the OTEL_* variables of the OpenTelemetry SDKs (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_EXPORTER,
-OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*, OTEL_SDK_DISABLED), SPANWISE_CONFIG, SPANWISE_EXPORTER,
-SPANWISE_FILE, SPANWISE_SAMPLER, SPANWISE_SERVICE_NAME, SPANWISE_PLANE, SPANWISE_DURATION, SPANWISE_RECORD,
-SPANWISE_READY_FILE, and SPANWISE_LOG (error, warn, info, debug) for the agent's own log on standard error.
+Environment: the OTEL_* variables of the OpenTelemetry SDKs (OTEL_EXPORTER_OTLP_*, OTEL_TRACES_EXPORTER, \
+OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*, OTEL_SDK_DISABLED), those named \
+SPANWISE_* beside the options, and SPANWISE_LOG (error, warn, info, debug) for the agent's own log on standard error. \
 Options beat the environment, the environment beats the configuration file.";
 
 /// `spanwise`.
