@@ -8,9 +8,11 @@ pub mod args;
 pub mod attach;
 pub mod doctor;
 mod error;
+mod live;
 pub mod ps;
 pub mod replay;
 pub mod run;
+mod stop;
 
 use std::io::{self, Write};
 

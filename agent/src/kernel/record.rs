@@ -78,6 +78,11 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     }
 }
 
+/// When a record was made.
+pub fn time(bytes: &[u8]) -> Option<u64> {
+    copy_out::<Header>(bytes).map(|header| header.at_ns)
+}
+
 /// The bytes of an `Open` record, for recordings of connections whose own record was lost.
 pub fn encode_open(open: &Open) -> Vec<u8> {
     bytes_of(open).to_vec()
