@@ -99,8 +99,12 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
     let starts = state.last != t.direction.0;
     if starts {
         state.last = t.direction.0;
-        // A verdict is worth a look while there is none, and after a burst that was cut.
-        if state.verdict == verdict::UNKNOWN || state.burst >= state.budget_recv.min(state.budget_send) {
+        state.bursts = state.bursts.wrapping_add(1);
+        // A verdict is worth a look while there is none, after a burst that was cut, and now and then.
+        if state.verdict == verdict::UNKNOWN
+            || state.burst >= state.budget_recv.min(state.budget_send)
+            || state.bursts % 64 == 0
+        {
             conn::refresh_verdict(t.key, state);
         }
         state.burst = 0;

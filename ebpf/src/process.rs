@@ -4,7 +4,7 @@
 //! match-proto: sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 //! match-proto: sched_process_exit(struct task_struct *p, ...)
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use spanwise_common::config::proc;
@@ -18,7 +18,8 @@ use crate::read::direct;
 
 #[inline(always)]
 fn say(kind: Kind, id: u64, other: u32) {
-    output_plain(&Process { header: header(kind, size_of::<Process>(), id), other, pad: 0 });
+    let comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    output_plain(&Process { header: header(kind, size_of::<Process>(), id), other, pad: 0, comm });
 }
 
 #[btf_tracepoint(function = "sched_process_fork")]

@@ -1,6 +1,5 @@
 //! From bytes of the ring (or of a recording) to a typed record: a checked copy, never a cast.
 
-use spanwise_common::conn::Info;
 use spanwise_common::event::{Close, Data, Header, Kind, Open, Process};
 
 /// A record.
@@ -41,10 +40,6 @@ unsafe impl Plain for Close {}
 // SAFETY: integers and arrays only.
 #[expect(unsafe_code, reason = "kernel boundary")]
 unsafe impl Plain for Process {}
-// SAFETY: integers and arrays only.
-#[expect(unsafe_code, reason = "kernel boundary")]
-unsafe impl Plain for Info {}
-
 /// Copies a struct out of the beginning of `bytes`.
 fn copy_out<T: Plain>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
