@@ -131,7 +131,9 @@ mod tests {
     fn unknown_kind_and_lying_length() {
         let mut bytes = encode_data(&sample(3), b"abc");
         bytes[40] = 0xff; // captured
-        assert!(decode(&bytes).is_none() || matches!(decode(&bytes), Some(Record::Data(d, _)) if d.captured == 3));
+        assert!(
+            decode(&bytes).is_none() || matches!(decode(&bytes), Some(Record::Data(d, _)) if d.captured == 3)
+        );
         bytes[0] = 99;
         assert!(decode(&bytes).is_none());
     }
