@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
@@ -28,8 +29,18 @@ pub fn app(name: &str) -> PathBuf {
     root().join("tests/apps").join(name)
 }
 
-/// The agent: `SPANWISE_BIN`, or the newest build.
+static AGENT: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on this is the agent. The first call counts.
+pub fn use_agent(path: PathBuf) {
+    let _ = AGENT.set(path);
+}
+
+/// The agent: the one that was named, or `SPANWISE_BIN`, or the newest build.
 pub fn agent() -> Result<PathBuf> {
+    if let Some(path) = AGENT.get() {
+        return Ok(path.clone());
+    }
     if let Some(path) = std::env::var_os("SPANWISE_BIN") {
         return Ok(path.into());
     }

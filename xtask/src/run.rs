@@ -100,13 +100,22 @@ fn show(command: &Command) -> String {
     command.get_args().fold(name, |line, argument| format!("{line} {}", argument.to_string_lossy()))
 }
 
-/// Builds the agent and the exerciser as the tests use them, and names the agent to the harness.
+/// Builds the agent, and names the agent to the harness. `SPANWISE_BIN` names one that is built already.
 pub(crate) fn build_agent(profile: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("SPANWISE_BIN").map(PathBuf::from) {
+        println!("using the agent at {}", path.display());
+        return Ok(path);
+    }
     run(cargo().args(["build", "--profile", profile, "--package", "spanwise", "--bin", "spanwise"]))?;
-    run(cargo().args(["build", "--package", "spanwise-tests", "--bins"]))?;
     let path = paths::target().join(profile).join("spanwise");
     if !path.exists() {
         bail!("the build left no {}", path.display());
     }
+    paths::use_agent(path.clone());
     Ok(path)
+}
+
+/// Builds the programs of the tests.
+pub(crate) fn build_exerciser() -> Result<()> {
+    run(cargo().args(["build", "--package", "spanwise-tests", "--bins"]))
 }
