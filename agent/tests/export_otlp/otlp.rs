@@ -1,13 +1,10 @@
 //! OTLP against endpoints that work, fail, come late, lie or say nothing. In every case the accounts balance.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
-
-mod export_support;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use export_support::*;
+use crate::support::*;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
