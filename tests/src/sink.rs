@@ -1,7 +1,7 @@
 //! A receiver of OTLP over HTTP/protobuf that only counts. In: what the agent exports. Out: how many spans came. Cheap, so that
 //! measurements are about the agent; what spans hold is checked elsewhere.
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
