@@ -9,6 +9,7 @@ pub mod load;
 pub mod paths;
 pub mod proc;
 pub mod runner;
+pub mod sink;
 pub mod spans;
 pub mod stats;
 pub mod suites;

@@ -343,18 +343,16 @@ fn receive_spliced(fd: c_int) -> Result<(Vec<u8>, usize)> {
 /// Makes the send buffer as small as the kernel allows.
 pub(crate) fn small_buffers(socket: &OwnedFd) -> Result<()> {
     let size: c_int = 4_608;
-    for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
-        // SAFETY: a live integer of the stated size.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                (&raw const size).cast(),
-                libc::socklen_t::try_from(size_of::<c_int>())?,
-            )
-        };
-        done(isize::try_from(result)?, "setsockopt")?;
-    }
+    // SAFETY: a live integer of the stated size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const size).cast(),
+            libc::socklen_t::try_from(size_of::<c_int>())?,
+        )
+    };
+    done(isize::try_from(result)?, "setsockopt")?;
     Ok(())
 }
