@@ -31,11 +31,10 @@ use crate::export::Exporters;
 use crate::kernel::record::{self, Record};
 use crate::process::Service;
 use crate::sample::Sampler;
-use crate::session::{Output, Sessions, Who};
+use crate::session::{Outcome, Output, Sessions, Who};
 use crate::span::clock::Clock;
 use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
-use crate::span::{Decision, build};
-use crate::session::Exchange;
+use crate::span::build;
 use crate::telemetry::{Flow, Stage};
 
 /// How often ends that cannot be seen are looked for, in nanoseconds.
@@ -74,22 +73,40 @@ struct Tail {
     sampler: Sampler,
     clock: Clock,
     exporters: Exporters,
+    decided: u64,
+    headless: u64,
 }
 
 impl Tail {
-    /// A decided exchange becomes a span, if the sampler keeps it.
-    fn export(sampler: &mut Sampler, clock: &Clock, exporters: &mut Exporters, exchange: &Exchange, mut decision: Decision) {
-        let incoming = decision.trace_state.as_deref();
-        let verdict = sampler.decide(&decision.trace_id, decision.upstream_flags, incoming);
-        if verdict.is_keep() {
-            decision.trace_state = sampler.trace_state(verdict, incoming);
-            exporters.span(&build::build(exchange, decision, clock));
+    fn correlator_takes(&mut self, output: &mut Output) {
+        if output.signals.is_empty() && output.exchanges.is_empty() {
+            return;
         }
+        for signal in output.signals.drain(..) {
+            self.correlator.signal(signal);
+        }
+        for exchange in output.exchanges.drain(..) {
+            self.correlator.finish(exchange);
+        }
+        self.drain();
     }
 
+    /// Decided exchanges become spans, if the sampler keeps them.
     fn drain(&mut self) {
-        let Self { correlator, sampler, clock, exporters } = self;
-        correlator.drain(&mut |exchange, decision| Self::export(sampler, clock, exporters, &exchange, decision));
+        let Self { correlator, sampler, clock, exporters, decided, headless } = self;
+        correlator.drain(&mut |exchange, mut decision| {
+            *decided += 1;
+            if exchange.outcome == Outcome::Headless {
+                *headless += 1;
+                return;
+            }
+            let incoming = decision.trace_state.as_deref();
+            let verdict = sampler.decide(&decision.trace_id, decision.upstream_flags, incoming);
+            if verdict.is_keep() {
+                decision.trace_state = sampler.trace_state(verdict, incoming);
+                exporters.span(&build::build(exchange, decision, clock));
+            }
+        });
     }
 }
 
@@ -105,6 +122,8 @@ impl<O: Origin> Pipeline<O> {
                 sampler: Sampler::new(settings.sampler),
                 clock,
                 exporters,
+                decided: 0,
+                headless: 0,
             },
             looked_ns: 0,
             records: 0,
@@ -176,6 +195,16 @@ impl<O: Origin> Pipeline<O> {
         }];
         stages.extend(self.sessions.stages());
         stages.push(self.tail.correlator.stage());
+        let Tail { decided, headless, .. } = self.tail;
+        stages.push(Stage {
+            name: "span: decided exchanges",
+            input: decided,
+            rows: vec![
+                (Flow::Out, "to the sampler", decided - headless),
+                (Flow::Drop, "head never understood", headless),
+            ],
+            notes: vec![("clock steps", self.tail.clock.steps())],
+        });
         stages.push(self.tail.sampler.stage());
         stages.extend(self.tail.exporters.stages());
         stages
@@ -199,24 +228,6 @@ impl<O: Origin> Pipeline<O> {
         stages.truncate(stages.len().saturating_sub(before));
         stages.extend(self.tail.exporters.flush_and_stop(within));
         (self.origin, stages)
-    }
-}
-
-impl Tail {
-    fn correlator_takes(&mut self, output: &mut Output) {
-        if output.signals.is_empty() && output.exchanges.is_empty() && output.dropped.is_empty() {
-            return;
-        }
-        for signal in output.signals.drain(..) {
-            self.correlator.signal(signal);
-        }
-        for exchange in output.exchanges.drain(..) {
-            self.correlator.finish(exchange);
-        }
-        for key in output.dropped.drain(..) {
-            self.correlator.cancel(key);
-        }
-        self.drain();
     }
 }
 

@@ -117,7 +117,7 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
     }
     let exporters =
         Exporters::start(&settings.exporters, Limits::default()).map_err(|error| CliError::usage(error.to_string()))?;
-    let mut pipeline = Pipeline::new(origin, &settings, exporters, Clock::fixed(clock));
+    let mut pipeline = Pipeline::new(origin, &settings, exporters, Clock::from_sample(clock));
     let mut reader = Reader::open(&args.recording).map_err(usage)?;
     let (mut now_ns, mut ticked_ns) = (clock.boot_ns, clock.boot_ns);
     while let Some(frame) = reader.next(&mut bytes).map_err(usage)? {
