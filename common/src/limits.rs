@@ -11,7 +11,7 @@ pub const BUDGET_RESPONSE: u32 = 1024;
 /// Bytes of a burst shipped when a head has been longer than its budget on this connection.
 pub const BUDGET_LONG_HEAD: u32 = 8192;
 /// Segments of a scatter/gather list that are looked at in one transfer.
-pub const MAX_IOVEC: usize = 16;
+pub const MAX_IOVEC: usize = 8;
 /// Bytes of the end of a transfer that travel with every record: enough to see `0\r\n\r\n`.
 pub const TAIL: usize = 8;
 /// Capacity of the ring buffer in bytes (power of two, multiple of the page size).

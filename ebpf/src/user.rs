@@ -213,10 +213,10 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
         return (0, found | flags::NO_BUFFER);
     }
     let bytes = masked(listed * 16, 0x1ff);
-    if bytes > 256 {
+    if bytes > 128 {
         return (0, found | flags::NO_BUFFER);
     }
-    // SAFETY: at most 256 bytes into an array of 256.
+    // SAFETY: at most 128 bytes into an array of 256.
     if !unsafe { user_bytes(scratch.iov.as_mut_ptr().cast(), bytes, address) } {
         return (0, found | flags::FAULT);
     }

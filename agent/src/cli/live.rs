@@ -18,7 +18,7 @@ use crate::export::{Exporters, Limits, STOP_WITHIN};
 use crate::kernel::load::{Kernel, LoadError};
 use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
-use crate::kernel::{clock, signal};
+use crate::kernel::{clock, priority, signal};
 use crate::pipeline::{Origin, Pipeline};
 use crate::process::{Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
@@ -171,6 +171,10 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     };
     if let Some(ready) = &mut ready {
         ready.create()?;
+    }
+    // After the child was started and the exporters' threads were made: this thread only.
+    if !priority::raise() {
+        tracing::info!("the priority of the ring reader cannot be raised; on a full machine records may be lost (and counted)");
     }
     let mut engine = Engine { pipeline: Pipeline::new(live, settings, exporters, clock), ring, child, seen: 0 };
     let status = engine.run(settings, &stop);

@@ -4,7 +4,7 @@ use std::io;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader, Endianness, Pod};
 use spanwise_common::conn::{State, Verdict};
 use spanwise_common::{counters, names};
 use thiserror::Error;
@@ -13,6 +13,7 @@ use super::btf::{Btf, BtfError};
 use super::offsets;
 use super::plane::{self, Plane};
 use super::ring::Ring;
+use super::typed;
 use super::{object, plane::COMPANIONS, plane::SOCK_COMPANIONS};
 use crate::config::PlaneChoice;
 
@@ -127,10 +128,15 @@ impl Kernel {
             .zip(&found.reasons)
             .map(|(wanted, reason)| format!("{reason}: {}", offsets::cost_of_missing(wanted.global)))
             .collect();
+        let hooks = plane.programs().iter().map(|(_, hook)| *hook);
+        let others = COMPANIONS.iter().chain(SOCK_COMPANIONS).map(|(_, hook, _)| *hook);
+        let blob = typed::blob(&btf, hooks.chain(others));
         drop(btf);
-        let typed = aya::Btf::from_sys_fs().map_err(other)?;
+        let typed = aya::Btf::parse(&blob, Endianness::default()).map_err(other)?;
+        drop(blob);
         let mut loader = EbpfLoader::new();
-        loader.btf(Some(&typed));
+        // No CO-RE relocations in the object, so no type information of the kernel is needed to load it.
+        loader.btf(None);
         for (name, value) in &found.values {
             // A global that no program uses is not in the object.
             loader.override_global(name, value, false);
