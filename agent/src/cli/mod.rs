@@ -8,9 +8,11 @@ pub mod args;
 pub mod attach;
 pub mod doctor;
 mod error;
+mod live;
 pub mod ps;
 pub mod replay;
 pub mod run;
+mod stop;
 
 use std::io::{self, Write};
 
@@ -26,7 +28,7 @@ pub fn environment() -> Environment {
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is not an error.
-pub(crate) fn print(text: &str) -> Result<(), CliError> {
+pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -39,6 +39,8 @@ pub(crate) struct Batch {
     pub(crate) spans: u64,
     /// Memory it holds.
     pub(crate) held_bytes: usize,
+    /// When it was first sent and has to be sent again.
+    pub(crate) tried: Option<Instant>,
 }
 
 /// Bytes in several pieces, read as one.
@@ -264,7 +266,7 @@ impl Batcher {
         }
         self.pending_bytes = 0;
         self.since = None;
-        Some(Batch { body, spans: std::mem::take(&mut self.pending), held_bytes })
+        Some(Batch { body, spans: std::mem::take(&mut self.pending), held_bytes, tried: None })
     }
 }
 

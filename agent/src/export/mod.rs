@@ -37,12 +37,8 @@ pub const SCOPE_NAME: &str = "spanwise";
 /// Version of the instrumentation scope of all spans.
 pub const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What the OTLP exporters call themselves.
-const USER_AGENT: &str = concat!(
-    "Spanwise/",
-    env!("CARGO_PKG_VERSION"),
-    " OTel-OTLP-Exporter-Rust/",
-    env!("CARGO_PKG_VERSION")
-);
+const USER_AGENT: &str =
+    concat!("Spanwise/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 /// How long a stop may take unless said otherwise.
 pub const STOP_WITHIN: Duration = Duration::from_millis(1500);
 /// What a background thread may be late at the deadline.
@@ -85,7 +81,9 @@ pub enum ExportError {
         why: String,
     },
     /// A header that HTTP does not allow.
-    #[error("the OTLP header \"{name}\" has characters that HTTP does not allow in its name or value; correct it")]
+    #[error(
+        "the OTLP header \"{name}\" has characters that HTTP does not allow in its name or value; correct it"
+    )]
     Header {
         /// Its name.
         name: String,
@@ -104,7 +102,9 @@ pub enum ExportError {
     #[error("a client certificate for OTLP needs a client key and the other way round; give both or none")]
     HalfIdentity,
     /// The TLS settings do not work.
-    #[error("the {what} for TLS to the OTLP endpoint cannot be used: {why}; give PEM files that belong together")]
+    #[error(
+        "the {what} for TLS to the OTLP endpoint cannot be used: {why}; give PEM files that belong together"
+    )]
     Tls {
         /// Which part.
         what: &'static str,
@@ -138,13 +138,8 @@ struct Destination {
     reasons: &'static [Reason],
 }
 
-const OTLP_REASONS: &[Reason] = &[
-    Reason::QueueFull,
-    Reason::Refused,
-    Reason::RejectedInPart,
-    Reason::RetriesExhausted,
-    Reason::Stopped,
-];
+const OTLP_REASONS: &[Reason] =
+    &[Reason::QueueFull, Reason::Refused, Reason::RejectedInPart, Reason::RetriesExhausted, Reason::Stopped];
 const FILE_REASONS: &[Reason] = &[Reason::QueueFull, Reason::WriteFailed, Reason::Stopped];
 
 /// All exporters of this run.
@@ -272,8 +267,7 @@ impl Exporters {
         let mut stages = Vec::new();
         for destination in &self.destinations {
             let batcher = self.batchers.iter().find(|batcher| batcher.format() == destination.format);
-            let (input, pending) =
-                batcher.map_or((0, 0), |batcher| (batcher.input(), batcher.pending()));
+            let (input, pending) = batcher.map_or((0, 0), |batcher| (batcher.input(), batcher.pending()));
             stages.push(destination.queue.stage(destination.name, destination.reasons, input, pending));
         }
         stages.extend(self.console.iter().map(Console::stage));

@@ -190,6 +190,21 @@ impl Queue {
         }
     }
 
+    /// Gives a taken batch back, to be sent again. It is the oldest again, the first to go if the queue is full.
+    pub(super) fn put_back(&self, batch: Batch) {
+        let mut inner = self.lock();
+        if inner.sealed {
+            return;
+        }
+        inner.taken_bytes = inner.taken_bytes.saturating_sub(batch.held_bytes);
+        inner.taken_spans = inner.taken_spans.saturating_sub(batch.spans);
+        inner.waiting_bytes += batch.held_bytes;
+        inner.waiting_spans += batch.spans;
+        inner.waiting.push_front(batch);
+        drop(inner);
+        self.ready.notify_one();
+    }
+
     /// Counts an attempt that has to be made again.
     pub(super) fn count_retry(&self) {
         self.lock().notes.retries += 1;
@@ -279,7 +294,7 @@ mod tests {
     use super::*;
 
     fn batch(spans: u64, bytes: usize) -> Batch {
-        Batch { body: Bytes::from(vec![0; bytes]).into(), spans, held_bytes: bytes }
+        Batch { body: Bytes::from(vec![0; bytes]).into(), spans, held_bytes: bytes, tried: None }
     }
 
     fn stage(queue: &Queue, input: u64) -> Stage {
@@ -310,6 +325,21 @@ mod tests {
         let account = stage(&queue, 31);
         assert!(account.balances());
         assert_eq!(row(&account, "acknowledged"), 4);
+    }
+
+    #[test]
+    fn a_batch_given_back_is_the_oldest_again() {
+        let queue = Queue::new(100);
+        queue.push(batch(1, 40));
+        queue.push(batch(2, 40));
+        let taken = queue.take_blocking().unwrap();
+        queue.put_back(taken);
+        assert!(stage(&queue, 3).balances());
+        queue.push(batch(4, 40));
+        let account = stage(&queue, 7);
+        assert!(account.balances());
+        assert_eq!((row(&account, "queue full"), row(&account, "waiting")), (1, 6));
+        assert_eq!(queue.take_blocking().unwrap().spans, 2);
     }
 
     #[test]

@@ -172,13 +172,19 @@ impl Backoff {
     pub fn next(&mut self, asked: Option<Duration>) -> Duration {
         let wait = (FIRST * 2u32.saturating_pow(self.step.min(16))).min(LONGEST);
         self.step = self.step.saturating_add(1);
-        let jitter = |whole: Duration, random: u64| whole.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64);
+        let jitter =
+            |whole: Duration, random: u64| whole.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64);
         let random = self.random();
         match asked {
             // Never earlier than asked; a little later, so that all senders do not come back at once.
             Some(asked) => asked + jitter(FIRST, random),
             None => wait / 2 + jitter(wait / 2, random),
         }
+    }
+
+    /// The next wait is the first again.
+    pub fn reset(&mut self) {
+        self.step = 0;
     }
 
     fn random(&mut self) -> u64 {
@@ -250,7 +256,9 @@ mod tests {
         assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_700), Some(77));
         assert_eq!(after("Thu, 29 Feb 2024 00:00:00 GMT", 1_709_164_800 - 3), Some(3));
         assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_999), Some(0));
-        for odd in ["", "soon", "-1", "Sun, 06 Nov", "Sun, 99 Nov 1994 08:49:37 GMT", "x, 1 Jan 1969 0:0:0 GMT"] {
+        for odd in
+            ["", "soon", "-1", "Sun, 06 Nov", "Sun, 99 Nov 1994 08:49:37 GMT", "x, 1 Jan 1969 0:0:0 GMT"]
+        {
             assert_eq!(after(odd, 0), None, "{odd:?}");
         }
     }

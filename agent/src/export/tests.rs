@@ -158,8 +158,13 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
             .collect();
         let make = |(number, (ids, rest, links, service)): (usize, (_, _, _, prop::sample::Index))| {
             let (trace_id, parent_span_id, parent_is_remote, trace_flags, server) = ids;
-            let (state, name, (start_unix_ns, end_unix_ns), attributes, failed): (Option<String>, String, _, _, _) =
-                rest;
+            let (state, name, (start_unix_ns, end_unix_ns), attributes, failed): (
+                Option<String>,
+                String,
+                _,
+                _,
+                _,
+            ) = rest;
             Span {
                 trace_id,
                 span_id: (number as u64 + 1).to_be_bytes(),
@@ -182,7 +187,7 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn protobuf_reads_back(spans in spans()) {
@@ -272,7 +277,8 @@ fn services_that_come_and_go_leave_nothing_behind_and_spans_stay_with_their_own(
     let mut batcher = Batcher::new(Format::Protobuf, Limits::default());
     for round in 0..200u32 {
         // One service stays, others live for one batch.
-        let spans = [some_span(&some_service(0)), some_span(&some_service(round + 1)), some_span(&some_service(0))];
+        let spans =
+            [some_span(&some_service(0)), some_span(&some_service(round + 1)), some_span(&some_service(0))];
         for span in &spans {
             batcher.add(span);
         }

@@ -190,7 +190,9 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for bytes in [&b"\x0a\x05ab"[..], b"\x0f", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x00\x01"] {
+        for bytes in
+            [&b"\x0a\x05ab"[..], b"\x0f", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x00\x01"]
+        {
             let mut fields = Fields::of(bytes);
             assert_eq!(fields.next(), Err(Garbled), "{bytes:?}");
         }

@@ -20,7 +20,9 @@ use crate::config::PlaneChoice;
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The build has no programs.
-    #[error("this binary was built without its BPF programs (SPANWISE_BPF=stub); build it again without that setting")]
+    #[error(
+        "this binary was built without its BPF programs (SPANWISE_BPF=stub); build it again without that setting"
+    )]
     Stub,
     /// No BTF, or not readable.
     #[error("the kernel's type information cannot be used: {0}")]
@@ -143,7 +145,9 @@ impl Kernel {
         for (name, hook, cost) in companions {
             match load_program(&mut ebpf, name, hook, &typed) {
                 Ok(()) => programs.push((*name, false)),
-                Err(error) => losses.push(format!("program {name} does not load ({}): {cost}", chain(&error))),
+                Err(error) => {
+                    losses.push(format!("program {name} does not load ({}): {cost}", chain(&error)))
+                }
             }
         }
         drop(typed);
@@ -168,7 +172,8 @@ impl Kernel {
 
     /// Attaches what was loaded: processes first, so that no child is missed once transfers are seen.
     pub fn attach(&mut self) -> Result<(), LoadError> {
-        let (planes, companions): (Vec<_>, Vec<_>) = self.programs.iter().copied().partition(|(_, plane)| *plane);
+        let (planes, companions): (Vec<_>, Vec<_>) =
+            self.programs.iter().copied().partition(|(_, plane)| *plane);
         for (name, is_plane) in companions.into_iter().chain(planes) {
             let Some(program) = self.ebpf.program_mut(name) else { continue };
             let program: &mut BtfTracePoint = program.try_into().map_err(other)?;

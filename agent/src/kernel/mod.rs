@@ -10,4 +10,6 @@ pub mod object;
 pub mod offsets;
 pub mod plane;
 pub mod record;
+pub mod recording;
 pub mod ring;
+pub mod signal;

@@ -53,8 +53,10 @@ pub fn cost_of_missing(global: &str) -> &'static str {
             "stream positions are not known, so lost pieces of TCP connections are not noticed"
         }
         "OFF_UNIX_PEER" => "the two ends of a unix socket are not joined",
-        "OFF_TASK_IO_URING" | "OFF_KIOCB_OPCODE" | "OFF_KIOCB_FILE" | "OFF_IO_SR_BUF" => {
-            "transfers through io_uring are not seen"
+        "OFF_TASK_IO_URING" | "OFF_KIOCB_OPCODE" | "OFF_KIOCB_FILE" | "OFF_IO_SR_BUF" | "OFF_CQE_RES"
+        | "OFF_SK_COOKIE" => "bytes moved by io_uring are not read",
+        "OFF_FILE_INODE" | "OFF_INODE_INO" | "OFF_SOCKET_INODE" => {
+            "plane syscall cannot tell connections apart"
         }
         "OFF_TASK_SIGNAL" | "OFF_SIGNAL_LIVE" | "OFF_TASK_EXIT_CODE" => {
             "the end of a process is found by looking, a little later"
@@ -63,8 +65,15 @@ pub fn cost_of_missing(global: &str) -> &'static str {
             "goroutines are not known, so calls of Go programs find their parents by thread only"
         }
         "OFF_REGS_CS" => "32-bit code is not told apart",
-        _ => "socket transfers cannot be captured",
+        _ => NOTHING,
     }
+}
+
+const NOTHING: &str = "socket transfers cannot be captured";
+
+/// Whether nothing can be captured without this member.
+pub fn is_essential(global: &str) -> bool {
+    cost_of_missing(global) == NOTHING
 }
 
 #[cfg(test)]

@@ -78,6 +78,11 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     }
 }
 
+/// When a record was made.
+pub fn time(bytes: &[u8]) -> Option<u64> {
+    copy_out::<Header>(bytes).map(|header| header.at_ns)
+}
+
 /// The bytes of an `Open` record, for recordings of connections whose own record was lost.
 pub fn encode_open(open: &Open) -> Vec<u8> {
     bytes_of(open).to_vec()
@@ -126,7 +131,9 @@ mod tests {
     fn unknown_kind_and_lying_length() {
         let mut bytes = encode_data(&sample(3), b"abc");
         bytes[40] = 0xff; // captured
-        assert!(decode(&bytes).is_none() || matches!(decode(&bytes), Some(Record::Data(d, _)) if d.captured == 3));
+        assert!(
+            decode(&bytes).is_none() || matches!(decode(&bytes), Some(Record::Data(d, _)) if d.captured == 3)
+        );
         bytes[0] = 99;
         assert!(decode(&bytes).is_none());
     }

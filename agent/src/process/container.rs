@@ -6,18 +6,14 @@ const ID: usize = 64;
 /// The container id in the text of `/proc/PID/cgroup`: the last run of exactly 64 hexadecimal digits in a path, so
 /// that of nested containers the inner one counts.
 pub(super) fn container_id(cgroup: &str) -> Option<&str> {
-    cgroup
-        .lines()
-        .filter_map(|line| line.splitn(3, ':').nth(2))
-        .filter_map(|path| {
-            // CRI-O's monitor runs in a group of its own, beside the container.
-            path.split('/').rev().filter(|part| !part.contains("conmon")).find_map(|part| {
-                part.split(|c: char| !c.is_ascii_alphanumeric()).find(|run| {
-                    run.len() == ID && run.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-                })
+    cgroup.lines().rev().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(|path| {
+        // CRI-O's monitor runs in a group of its own, beside the container.
+        path.split('/').rev().filter(|part| !part.contains("conmon")).find_map(|part| {
+            part.split(|c: char| !c.is_ascii_alphanumeric()).find(|run| {
+                run.len() == ID && run.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             })
         })
-        .last()
+    })
 }
 
 #[cfg(test)]

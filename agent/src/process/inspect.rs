@@ -37,7 +37,7 @@ pub enum InspectError {
     Narrow(u32, Box<str>),
     /// Not allowed to look.
     #[error(
-        "not permitted to look at process {0}; run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+        "not permitted to look at process {0}; that takes root, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and some hosts protect a process even from those"
     )]
     NotPermitted(u32),
     /// Something else.
@@ -144,9 +144,10 @@ impl Process {
         })
     }
 
-    /// File name of the program.
+    /// File name of the program; of a program that has no file, the kernel's name for it.
     pub fn exe_name(&self) -> &str {
-        self.exe.file_name().and_then(|name| name.to_str()).unwrap_or(&self.comm)
+        let name = self.exe.file_name().and_then(|name| name.to_str());
+        name.filter(|name| !name.starts_with("memfd:")).unwrap_or(&self.comm)
     }
 }
 

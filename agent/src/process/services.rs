@@ -105,6 +105,22 @@ impl Services {
         service
     }
 
+    /// The service of a process that was gone before it could be looked at: only its name is known.
+    pub fn for_gone(&mut self, tgid: u32, name: &str) -> Arc<Service> {
+        let name = self.naming.forced.as_deref().unwrap_or(name);
+        let mut attributes: Vec<Attribute> = vec![
+            (Cow::Borrowed("service.name"), Value::Str(Cow::Owned(name.to_owned()))),
+            (Cow::Borrowed("process.pid"), Value::Int(i64::from(tgid))),
+            (Cow::Borrowed("os.type"), Value::Str(Cow::Borrowed("linux"))),
+        ];
+        if let Some(host) = &self.host.name {
+            attributes.push((Cow::Borrowed("host.name"), Value::Str(Cow::Owned(host.clone()))));
+        }
+        let service = Arc::new(Service { id: self.next, name: name.into(), attributes });
+        self.next = self.next.wrapping_add(1);
+        service
+    }
+
     /// Forgets a process that has ended.
     pub fn forget(&mut self, tgid: u32) {
         self.known.remove(&tgid);

@@ -77,7 +77,12 @@ impl Sampler {
 
     /// Decides for one span and counts it. `upstream` is the trace flags that came with the request, `trace_state`
     /// the `tracestate` that came with them.
-    pub fn decide(&mut self, trace_id: &TraceId, upstream: Option<u8>, trace_state: Option<&str>) -> Decision {
+    pub fn decide(
+        &mut self,
+        trace_id: &TraceId,
+        upstream: Option<u8>,
+        trace_state: Option<&str>,
+    ) -> Decision {
         let decision = self.judge(trace_id, upstream, trace_state);
         self.input += 1;
         let slot = match decision {

@@ -31,7 +31,7 @@ pub struct Account {
     pub unfinished: u64,
     /// Handed on although captured bytes were lost in their middle.
     pub gaps: u64,
-    /// Not handed on: the request's head was never understood.
+    /// Handed on to be counted: the request's head was never understood.
     pub headless: u64,
     /// Messages without a seen beginning or request (connections older than the agent).
     pub half_seen: u64,
@@ -77,7 +77,7 @@ impl Account {
                     (Flow::Out, "upgraded", self.upgraded),
                     (Flow::Out, "unfinished", self.unfinished),
                     (Flow::Out, "with a gap", self.gaps),
-                    (Flow::Drop, "head never understood", self.headless),
+                    (Flow::Out, "head never understood", self.headless),
                     (Flow::Held, "under way", held),
                 ],
                 notes: vec![],

@@ -492,12 +492,10 @@ fn finish(
     account: &mut Account,
     out: &mut Output,
 ) {
-    let Some(request) = active.request else {
-        account.headless += 1;
-        out.dropped.push(active.key);
-        return;
-    };
+    // What never became a request is followed to its end all the same: the stages behind it know of it.
+    let outcome = if active.request.is_none() { Outcome::Headless } else { outcome };
     match outcome {
+        Outcome::Headless => account.headless += 1,
         Outcome::Complete => account.complete += 1,
         Outcome::Aborted => account.aborted += 1,
         Outcome::Upgraded => account.upgraded += 1,
@@ -511,7 +509,7 @@ fn finish(
         service: who.service(active.task.tgid),
         conn: Arc::clone(info),
         message: active.message,
-        request,
+        request: active.request.unwrap_or_default(),
         response: active.response,
         request_body: active.request_body,
         response_body,

@@ -72,6 +72,8 @@ pub enum Outcome {
     Unfinished,
     /// The capture lost bytes in the middle of the exchange; its end is the last that was seen.
     Gap,
+    /// The head of the request was never understood: nothing to make a span of. Counted, not exported.
+    Headless,
 }
 
 /// A request and its response as one process saw them. Exactly one follows each `Began` signal.

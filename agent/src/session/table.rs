@@ -36,8 +36,6 @@ pub struct Output {
     pub signals: Vec<Signal>,
     /// Exchanges that ended.
     pub exchanges: Vec<Exchange>,
-    /// Exchanges that began and will not be handed on.
-    pub dropped: Vec<ExchangeKey>,
     /// What the kernel side is to ship of a connection.
     pub verdicts: Vec<(u64, Verdict)>,
     /// Connections the kernel side can forget.
@@ -55,7 +53,7 @@ impl Output {
 
 /// Hashes cookies and process ids, which are small numbers that nobody outside chooses.
 #[derive(Default)]
-pub struct NumberHasher(u64);
+pub(super) struct NumberHasher(u64);
 
 impl Hasher for NumberHasher {
     fn finish(&self) -> u64 {

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod clock;
 pub mod correlate;
+pub mod ids;
 mod model;
 pub mod redact;
 pub mod semconv;

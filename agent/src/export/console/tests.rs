@@ -66,7 +66,11 @@ fn shop() -> Vec<Span> {
             Say("POST", 4, 1, Kind::Client, 160, 470),
             vec![text("url.full", "http://payment:8080/pay"), code(503), source("last_in"), sure(0.97)],
         ),
-        span(&pay, Say("POST /pay", 5, 4, Kind::Server, 170, 460), vec![text("url.path", "/pay"), source("peer")]),
+        span(
+            &pay,
+            Say("POST /pay", 5, 4, Kind::Server, 170, 460),
+            vec![text("url.path", "/pay"), source("peer")],
+        ),
         span(
             &pay,
             Say("GET", 6, 9, Kind::Client, 171, 172),
@@ -113,9 +117,8 @@ fn colours_only_add_escapes() {
 #[test]
 fn nonsense_is_drawn_whole() {
     let lone = service(1, "s");
-    let mut spans: Vec<Span> = (1..=5)
-        .map(|id| span(&lone, Say("x", id, id % 5 + 1, Kind::Server, 5, 1), Vec::new()))
-        .collect();
+    let mut spans: Vec<Span> =
+        (1..=5).map(|id| span(&lone, Say("x", id, id % 5 + 1, Kind::Server, 5, 1), Vec::new())).collect();
     spans.push(spans[0].clone());
     for id in 6..200 {
         spans.push(span(&lone, Say("deep", id, id - 1, Kind::Client, u64::from(id), 500), Vec::new()));

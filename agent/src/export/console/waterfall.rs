@@ -51,7 +51,8 @@ fn draw(out: &mut String, trace: &[&Span], width: usize, color: bool) {
     let end = trace.iter().map(|span| span.end_unix_ns).max().unwrap_or(start).max(start);
     headline(out, trace, start, end, color);
     let rows = rows(trace);
-    let longest = |of: for<'r> fn(&'r Row<'_>) -> &'r str| rows.iter().map(|row| cells(of(row))).max().unwrap_or(0);
+    let longest =
+        |of: for<'r> fn(&'r Row<'_>) -> &'r str| rows.iter().map(|row| cells(of(row))).max().unwrap_or(0);
     let service_cells = longest(|row| &row.service).clamp(4, 14);
     // Two before the service and two between columns.
     let fixed = 2 + service_cells + 2 + KIND_CELLS + 2 + 2 + STATUS_CELLS + 2 + 2 + DURATION_CELLS;

@@ -41,9 +41,7 @@ impl GrpcClient {
             tls::check(otlp)?;
             let mut config = ClientTlsConfig::new();
             config = match &otlp.certificate {
-                Some(path) => {
-                    config.ca_certificate(Certificate::from_pem(tls::read(path, "certificate")?))
-                }
+                Some(path) => config.ca_certificate(Certificate::from_pem(tls::read(path, "certificate")?)),
                 None => config.with_native_roots(),
             };
             if let Some((certificate, key)) = tls::identity(otlp)? {

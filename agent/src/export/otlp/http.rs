@@ -43,8 +43,7 @@ impl HttpClient {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        let client =
-            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         let kind = match otlp.protocol {
             OtlpProtocol::HttpJson => HeaderValue::from_static("application/json"),
             OtlpProtocol::HttpProtobuf | OtlpProtocol::Grpc => {

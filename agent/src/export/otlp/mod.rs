@@ -5,24 +5,25 @@
 
 mod answer;
 mod grpc;
+mod health;
 mod http;
 mod tls;
 
 use std::error::Error;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
 
 use super::ExportError;
 use super::batch::{Batch, Segments};
-use super::queue::{Queue, Reason, Seldom};
-use super::retry::{Backoff, Verdict};
+use super::queue::{Queue, Reason};
+use super::retry::Verdict;
 use crate::config::{Otlp, OtlpProtocol};
+use health::Health;
 
 /// No more of an answer is read.
 const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
@@ -31,10 +32,6 @@ const WORKERS: u64 = 4;
 /// An endpoint that is there but asks to try again is asked for no longer than this. One that is not there is
 /// waited for without end; its queue is bounded.
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
-/// How often the same complaint is made.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-/// Longest wait between attempts once the agent is stopping.
-const STOPPING_WAIT: Duration = Duration::from_millis(100);
 
 enum Client {
     Grpc(grpc::GrpcClient),
@@ -93,77 +90,75 @@ impl Sender {
                     _ = stopping.wait_for(Option::is_some) => {}
                 }
             }
-            let Some(batch) = self.queue.take().await else { return };
-            let lost = self.deliver(&batch, index, &mut stopping).await;
-            self.queue.settle(&batch, lost);
+            self.health.pause(&mut stopping).await;
+            let Some(mut batch) = self.queue.take().await else { return };
+            if self.health.is_paused() && stopping.borrow().is_none() {
+                // Another worker met a failure while this one waited for a batch.
+                self.queue.put_back(batch);
+                continue;
+            }
+            let began = *batch.tried.get_or_insert_with(Instant::now);
+            match self.attempt(&batch).await {
+                Settled::Done(lost) => self.queue.settle(&batch, lost),
+                Settled::Again { unreachable } if unreachable || began.elapsed() < LONGEST_RETRY => {
+                    self.queue.count_retry();
+                    // Not kept here meanwhile: as the oldest it is the first to go if the queue gets full.
+                    self.queue.put_back(batch);
+                }
+                Settled::Again { .. } => {
+                    let lost = (Reason::RetriesExhausted, batch.spans);
+                    self.queue.settle(&batch, Some(lost));
+                }
+            }
         }
     }
 
-    /// Sends a batch until it is settled; what was lost of it.
-    async fn deliver(
-        &self,
-        batch: &Batch,
-        index: u64,
-        stopping: &mut watch::Receiver<Option<Instant>>,
-    ) -> Option<(Reason, u64)> {
-        let payload = match self.client.payload(&batch.body) {
-            Ok(payload) => payload,
-            Err(why) => {
-                self.health.refused(&why, batch.spans);
-                return Some((Reason::Refused, batch.spans));
-            }
-        };
-        let began = Instant::now();
-        let mut backoff = Backoff::new(seed(index));
-        loop {
-            let verdict = match tokio::time::timeout(self.timeout, self.client.send(&payload)).await {
+    /// Sends a batch once.
+    async fn attempt(&self, batch: &Batch) -> Settled {
+        let verdict = match self.client.payload(&batch.body) {
+            Ok(payload) => match tokio::time::timeout(self.timeout, self.client.send(&payload)).await {
                 Ok(verdict) => verdict,
                 Err(_) => Verdict::Retry {
                     after: None,
                     unreachable: false,
                     why: format!("it did not answer within {:?}", self.timeout),
                 },
-            };
-            match verdict {
-                Verdict::Accepted => {
-                    self.health.works(&self.queue);
-                    return None;
-                }
-                Verdict::Unclear => {
-                    self.health.works(&self.queue);
-                    self.health.unclear();
-                    self.queue.count_unclear();
-                    return None;
-                }
-                Verdict::Partial { rejected, message } => {
-                    self.health.works(&self.queue);
-                    self.health.partial(rejected, &message);
-                    return Some((Reason::RejectedInPart, rejected));
-                }
-                Verdict::Refused { why } => {
-                    self.health.works(&self.queue);
-                    self.health.refused(&why, batch.spans);
-                    return Some((Reason::Refused, batch.spans));
-                }
-                Verdict::Retry { after, unreachable, why } => {
-                    self.health.fails(&why, &self.queue);
-                    if !unreachable && began.elapsed() >= LONGEST_RETRY {
-                        return Some((Reason::RetriesExhausted, batch.spans));
-                    }
-                    self.queue.count_retry();
-                    let wait = backoff.next(after);
-                    if stopping.borrow().is_some() {
-                        tokio::time::sleep(wait.min(STOPPING_WAIT)).await;
-                        continue;
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        _ = stopping.wait_for(Option::is_some) => {}
-                    }
-                }
-            }
+            },
+            Err(why) => Verdict::Refused { why },
+        };
+        if let Verdict::Retry { after, unreachable, why } = verdict {
+            self.health.fails(&why, after, &self.queue);
+            return Settled::Again { unreachable };
         }
+        self.health.works(&self.queue);
+        Settled::Done(match verdict {
+            Verdict::Partial { rejected, message } => {
+                self.health.partial(rejected, &message);
+                Some((Reason::RejectedInPart, rejected))
+            }
+            Verdict::Refused { why } => {
+                self.health.refused(&why, batch.spans);
+                Some((Reason::Refused, batch.spans))
+            }
+            Verdict::Unclear => {
+                self.health.unclear();
+                self.queue.count_unclear();
+                None
+            }
+            Verdict::Accepted | Verdict::Retry { .. } => None,
+        })
     }
+}
+
+/// What became of one attempt.
+enum Settled {
+    /// Over, with so many spans lost for a reason.
+    Done(Option<(Reason, u64)>),
+    /// To be sent again.
+    Again {
+        /// Nothing there that speaks.
+        unreachable: bool,
+    },
 }
 
 /// Runs all senders until their queues are closed and empty, or the deadline passes.
@@ -187,12 +182,6 @@ async fn deadline(mut stopping: watch::Receiver<Option<Instant>>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }
-}
-
-/// Something different for each sender and moment.
-fn seed(index: u64) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-    now ^ (u64::from(std::process::id()) << 32) ^ index
 }
 
 fn headers(pairs: &[(String, String)]) -> Result<HeaderMap, ExportError> {
@@ -220,104 +209,4 @@ fn chain(error: &dyn Error) -> String {
         next = cause.source();
     }
     answer::clean(&text)
-}
-
-/// Whether the endpoint works, and the lines about it: one when it begins to fail, then at most one a minute, one
-/// when it works again.
-struct Health {
-    endpoint: String,
-    failing: watch::Sender<bool>,
-    state: Mutex<State>,
-}
-
-struct State {
-    since: Option<(Instant, u64)>,
-    down: Seldom,
-    refused: Seldom,
-    partial: Seldom,
-    unclear: Seldom,
-}
-
-impl Health {
-    fn new(endpoint: &str) -> Self {
-        let seldom = || Seldom::new(COMPLAIN_EVERY);
-        let state = State {
-            since: None,
-            down: seldom(),
-            refused: seldom(),
-            partial: seldom(),
-            unclear: seldom(),
-        };
-        Self { endpoint: shown(endpoint), failing: watch::Sender::new(false), state: Mutex::new(state) }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn works(&self, queue: &Queue) {
-        let Some((since, dropped)) = self.state().since.take() else { return };
-        self.failing.send_replace(false);
-        let dropped = queue.dropped() - dropped;
-        info!(
-            "export to {} works again after {:.1} s; {dropped} spans were dropped meanwhile",
-            self.endpoint,
-            since.elapsed().as_secs_f64()
-        );
-    }
-
-    fn fails(&self, why: &str, queue: &Queue) {
-        let now = Instant::now();
-        let mut state = self.state();
-        let dropped = queue.dropped();
-        let (since, before) = *state.since.get_or_insert((now, dropped));
-        self.failing.send_replace(true);
-        if state.down.due(now).is_some() {
-            let seconds = now.saturating_duration_since(since).as_secs();
-            let dropped = dropped - before;
-            warn!(
-                "export to {} fails ({why}); spans wait in memory and the oldest are dropped when the queue is \
-                 full ({dropped} so far in {seconds} s); check that the endpoint is up",
-                self.endpoint
-            );
-        }
-    }
-
-    fn refused(&self, why: &str, spans: u64) {
-        if let Some(quiet) = self.state().refused.due(Instant::now()) {
-            warn!(
-                "{} refused {spans} spans ({why}; {quiet} times more since the last such line); check address, \
-                 protocol and headers",
-                self.endpoint
-            );
-        }
-    }
-
-    fn partial(&self, rejected: u64, message: &str) {
-        if let Some(quiet) = self.state().partial.due(Instant::now()) {
-            warn!(
-                "{} rejected {rejected} spans of a batch, saying \"{message}\" ({quiet} times more since the \
-                 last such line)",
-                self.endpoint
-            );
-        }
-    }
-
-    fn unclear(&self) {
-        if self.state().unclear.due(Instant::now()).is_some() {
-            warn!(
-                "{} answered with success, but not as an OTLP endpoint does; check that the address is one",
-                self.endpoint
-            );
-        }
-    }
-}
-
-/// The endpoint without a password or query that may be in it.
-fn shown(endpoint: &str) -> String {
-    let endpoint = endpoint.split(['?', '#']).next().unwrap_or_default();
-    match (endpoint.split_once("://"), endpoint.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => endpoint.to_owned(),
-    }
 }
