@@ -28,6 +28,7 @@ use spanwise_common::conn::{Info, Verdict};
 
 use crate::config::Settings;
 use crate::export::Exporters;
+use crate::kernel::clock;
 use crate::kernel::record::{self, Record};
 use crate::process::Service;
 use crate::sample::Sampler;
@@ -39,6 +40,9 @@ use crate::telemetry::{Flow, Stage};
 
 /// How often ends that cannot be seen are looked for, in nanoseconds.
 const LOOK_EVERY_NS: u64 = 20_000_000;
+
+/// How often the mapping to the time of day is corrected.
+const READ_CLOCK_EVERY_NS: u64 = 5_000_000_000;
 
 /// Where records come from, and who knows about processes: the live kernel or a recording.
 pub trait Origin: Who {
@@ -62,6 +66,7 @@ pub struct Pipeline<O> {
     output: Output,
     tail: Tail,
     looked_ns: u64,
+    clock_read_ns: u64,
     records: u64,
     malformed: u64,
     others: u64,
@@ -126,6 +131,7 @@ impl<O: Origin> Pipeline<O> {
                 headless: 0,
             },
             looked_ns: 0,
+            clock_read_ns: clock::boot_ns(),
             records: 0,
             malformed: 0,
             others: 0,
@@ -178,6 +184,9 @@ impl<O: Origin> Pipeline<O> {
             self.looked_ns = now_ns;
             self.sessions.tick(now_ns, &mut self.origin, &mut self.output);
             self.hand_on();
+        }
+        if now_ns.saturating_sub(self.clock_read_ns) >= READ_CLOCK_EVERY_NS {
+            self.clock_read_ns = now_ns;
             self.tail.clock.refresh();
         }
         self.tail.correlator.tick(now_ns);

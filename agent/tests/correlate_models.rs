@@ -18,6 +18,7 @@ fn shares(sim: &Sim, what: &str) -> Shares {
 }
 
 fn explain(correlator: &Correlator) {
+    println!("    {:?}", correlator.stage().notes.iter().filter(|note| note.1 > 0).collect::<Vec<_>>());
     for report in correlator.explain() {
         let e = report.estimate;
         println!(
@@ -113,8 +114,10 @@ fn timers_on_both_sides_leave_no_evidence() {
 #[test]
 fn goroutines_without_their_ids() {
     for concurrency in [4, 8, 64] {
-        let shares = shares(&Sim::new(Kind::Go, &[CALL], concurrency, 30_000), "go");
-        assert!(shares.abstained >= 0.5);
+        // What happens on threads is right too rarely; the order of calls only where nothing delays them.
+        let late = shares(&Sim::new(Kind::Go, &[SLEEP, CALL], concurrency, 30_000), "go, delayed");
+        assert!(late.abstained >= 0.9);
+        shares(&Sim::new(Kind::Go, &[CALL], concurrency, 30_000), "go");
     }
 }
 

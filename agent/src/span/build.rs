@@ -129,7 +129,7 @@ impl Attributes {
             }
         }
         let incomplete = match outcome {
-            Outcome::Gap => Some("gap"),
+            Outcome::Gap | Outcome::Headless => Some("gap"),
             Outcome::Unfinished => Some("unfinished"),
             Outcome::Complete | Outcome::Upgraded if response.is_none() => Some("response_head"),
             Outcome::Complete | Outcome::Upgraded | Outcome::Aborted => None,

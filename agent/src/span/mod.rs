@@ -5,7 +5,7 @@ pub mod clock;
 pub mod correlate;
 pub mod ids;
 mod model;
-pub mod redact;
-pub mod semconv;
+mod redact;
+mod semconv;
 
 pub use model::{Decision, Kind, Link, ParentSource, Span, SpanId, Status, TraceId};

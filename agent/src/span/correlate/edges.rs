@@ -95,7 +95,7 @@ impl Correlator {
         process.open.begin(id);
         process.oldest_unanswered(&self.nodes);
         process.unanswered.push_back(id);
-        process.start_order.request_begins(id, alone);
+        process.start_order.request_begins(&self.nodes, id, alone);
         let process_begun = process.open.begun;
         let Some(node) = self.nodes.get(id) else { return };
         let thread = process.thread(owner(task), now_ns, bound, &mut self.counters.threads_crowded);

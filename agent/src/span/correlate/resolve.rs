@@ -67,8 +67,12 @@ impl Correlator {
             }
             if let Some(node) = self.nodes.get_mut(id)
                 && node.trace.is_some()
+                && !node.waiting.is_empty()
             {
+                // Those below first: once out, this one may be gone.
+                self.stack.push(id);
                 self.stack.append(&mut node.waiting);
+                continue;
             }
             self.emit(id, false);
         }
