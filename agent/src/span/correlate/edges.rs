@@ -211,7 +211,7 @@ impl Correlator {
         }
         let (trace, span) = (context.trace_id, context.span_id);
         node.context = Some(context);
-        let (side, process, peer) = (node.side, node.process, node.peer);
+        let (side, process, peer, began_ns) = (node.side, node.process, node.peer, node.began_ns);
         match side {
             Side::Server => {
                 if !node.closed
@@ -230,8 +230,10 @@ impl Correlator {
             Side::Client => {
                 let requests = self.processes.get(process).and_then(|process| process.contexts.get(&trace));
                 let same = |request: &&Id| {
-                    let context = self.nodes.get(**request).and_then(|node| node.context.as_ref());
-                    context.is_some_and(|context| context.span_id == span)
+                    self.nodes.get(**request).is_some_and(|request| {
+                        request.began_ns <= began_ns
+                            && request.context.as_ref().is_some_and(|context| context.span_id == span)
+                    })
                 };
                 let mut forwarded = requests.into_iter().flatten().filter(same);
                 match (forwarded.next().copied(), forwarded.next()) {
@@ -339,11 +341,13 @@ impl Correlator {
                 (Model::LastIn, lifo, last.calibrator.speaks()),
             ] {
                 let Some((call, true)) = pair else { continue };
-                if let Some(request) = self.nodes.get_mut(id) {
-                    request.references += 1;
-                }
-                if let Some(node) = self.nodes.get_mut(call) {
+                if let Some(node) = self.nodes.get_mut(call)
+                    && node.parent == Parent::Open
+                {
                     node.set_claim(model, id, true);
+                    if let Some(request) = self.nodes.get_mut(id) {
+                        request.references += 1;
+                    }
                 }
                 if speaks.is_some() {
                     told = Some(call);

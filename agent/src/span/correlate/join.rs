@@ -67,10 +67,9 @@ impl Joiner {
             Side::Server => (&mut waiting.servers, &mut waiting.clients),
         };
         while let Some(other) = others.pop_front() {
-            // One that ended before this began lost its other end.
+            // One that was answered before this began lost its other end.
             let Some(found) = nodes.get(other) else { continue };
-            let ended_ns = found.exchange.as_ref().map_or(u64::MAX, |exchange| exchange.ended_ns);
-            if ended_ns.saturating_add(SLACK_NS) < node.began_ns {
+            if found.ended_ns.saturating_add(SLACK_NS) < node.began_ns {
                 continue;
             }
             let crossed = matches!(line, Line::Inet(..)) || is_crossed(found, node);
@@ -112,7 +111,6 @@ impl Joiner {
     }
 
     /// Ends that wait, and lines with such ends.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.names.len() + self.lines.len()
     }

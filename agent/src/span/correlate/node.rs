@@ -112,7 +112,9 @@ pub(super) struct Node {
     pub(super) message: Option<MessageName>,
     pub(super) conn: Arc<ConnInfo>,
     pub(super) context: Option<Box<TraceContext>>,
-    /// Set when it has ended.
+    /// When it ended with an answer; the largest time until then, and for others.
+    pub(super) ended_ns: u64,
+    /// Set from its end until it goes out.
     pub(super) exchange: Option<Box<Exchange>>,
 
     pub(super) span_id: SpanId,
@@ -195,6 +197,7 @@ impl Node {
             message: start.message,
             conn: start.conn,
             context: None,
+            ended_ns: u64::MAX,
             exchange: None,
             span_id: start.span_id,
             parent: Parent::Open,

@@ -80,6 +80,7 @@ impl Correlator {
             ("calls beyond the bound of one request", c.calls_crowded),
             ("calls forgotten before their server's end", c.lingering_crowded),
             ("exchanges in memory", self.nodes.len() as u64),
+            ("ends waiting for the other end", self.joiner.len() as u64),
         ]);
         Stage {
             name: "correlate: exchanges",

@@ -34,6 +34,9 @@ impl Correlator {
             self.decide_unknown(exchange);
             return;
         }
+        if node.answer.first_ns != 0 {
+            node.ended_ns = ended_ns;
+        }
         node.exchange = Some(Box::new(exchange));
         let undecided = node.parent == Parent::Open;
         self.held += 1;

@@ -34,7 +34,8 @@ pub(in super::super) fn name(
         if now_ns.saturating_sub(read_ns) > STALE_NS {
             continue;
         }
-        let Some(call_began_ns) = candidate(nodes, call, process).map(|node| node.began_ns) else { continue };
+        let found = candidate(nodes, call, process).filter(|node| node.taken.get(SLOT) == Some(&false));
+        let Some(call_began_ns) = found.map(|node| node.began_ns) else { continue };
         if let Some(taken) = nodes.get_mut(call).and_then(|node| node.taken.get_mut(SLOT)) {
             *taken = true;
         }
