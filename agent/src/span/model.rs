@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::attribute::Attribute;
 use crate::process::Service;
+use crate::session::ExchangeKey;
 
 /// Trace id, never all zero.
 pub type TraceId = [u8; 16];
@@ -63,6 +64,33 @@ pub struct Link {
     pub span_id: SpanId,
     /// Attributes of the link.
     pub attributes: Vec<Attribute>,
+}
+
+/// What the correlator decides of an exchange: where its span hangs, and why.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decision {
+    /// Trace.
+    pub trace_id: TraceId,
+    /// This span.
+    pub span_id: SpanId,
+    /// Parent; none for a root.
+    pub parent_span_id: Option<SpanId>,
+    /// The parent is in another process.
+    pub parent_is_remote: bool,
+    /// W3C trace flags: those from upstream, or sampled and random for a trace that begins here.
+    pub trace_flags: u8,
+    /// W3C tracestate from upstream.
+    pub trace_state: Option<Box<str>>,
+    /// How the parent was found.
+    pub source: ParentSource,
+    /// How sure that is, 0 to 1.
+    pub confidence: f64,
+    /// Spans that may be the parent, or would be if the trace were not full.
+    pub links: Vec<Link>,
+    /// W3C flags of the upstream context this trace came from, for the parent-based sampler.
+    pub upstream_flags: Option<u8>,
+    /// The parent's exchange, where it was seen on this node.
+    pub parent_key: Option<ExchangeKey>,
 }
 
 /// A finished span.

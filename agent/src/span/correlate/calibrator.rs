@@ -1,0 +1,221 @@
+//! Checks a model without knowing the truth: how often what it says is impossible in time, against chance.
+//!
+//! Comes in: for each pair that a model named, whether it is possible, and whether a pair with the candidate of
+//! a neighbour would be. Goes out: the model's precision and whether it may speak. Only *contested* pairs
+//! count, those whose request was not alone in the process: the others are easy for every model, and a good
+//! score on them says nothing about the rest.
+
+/// Pairs (weighted by what they prove) after which a half of the window is closed.
+const HALF_WINDOW: f64 = 3_000.0;
+/// A run of fresh impossible pairs silences a model before the window's figures do.
+const RECENT_IMPOSSIBLE: u32 = 2;
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Counts {
+    pairs: u64,
+    impossible: u64,
+    chance_pairs: u64,
+    chance_possible: u64,
+    orphans: u64,
+}
+
+/// What is known of a model in a process.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Estimate {
+    /// Contested pairs that it named in the window.
+    pub pairs: u64,
+    /// Share of them that is possible.
+    pub possible: f64,
+    /// Share that would be possible by chance.
+    pub chance: f64,
+    /// Responses for which it found no candidate.
+    pub orphans: u64,
+    /// Estimated precision.
+    pub precision: f64,
+    /// Lower bound of the precision (95 %).
+    pub lower: f64,
+    /// It decides parents.
+    pub speaking: bool,
+}
+
+/// Keeps the score of one model.
+#[derive(Debug)]
+pub(super) struct Calibrator {
+    now: Counts,
+    before: Counts,
+    /// The last 64 pairs, newest in bit 0; set where impossible.
+    recent: u64,
+    bar: f64,
+    tolerance: f64,
+    speaking: bool,
+    confidence: f64,
+    stale: u32,
+}
+
+impl Calibrator {
+    pub(super) fn new(bar: f64, tolerance: f64) -> Self {
+        Self {
+            now: Counts::default(),
+            before: Counts::default(),
+            recent: 0,
+            bar,
+            tolerance,
+            speaking: false,
+            confidence: 0.0,
+            stale: 0,
+        }
+    }
+
+    /// A pair that the model named.
+    pub(super) fn pair(&mut self, possible: bool) {
+        self.now.pairs += 1;
+        self.recent <<= 1;
+        if !possible {
+            self.now.impossible += 1;
+            self.recent |= 1;
+        }
+        self.stale += 1;
+        if !possible || self.stale >= 32 {
+            self.judge();
+        }
+    }
+
+    /// The same response with the candidate of a neighbour.
+    pub(super) fn chance(&mut self, possible: bool) {
+        self.now.chance_pairs += 1;
+        self.now.chance_possible += u64::from(possible);
+    }
+
+    /// A response without a candidate.
+    pub(super) fn orphan(&mut self) {
+        self.now.orphans += 1;
+    }
+
+    /// The model changed its mind about the process: its score means nothing any more.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.bar, self.tolerance);
+    }
+
+    /// The confidence it speaks with, if it does.
+    pub(super) fn speaks(&self) -> Option<f64> {
+        self.speaking.then_some(self.confidence)
+    }
+
+    fn judge(&mut self) {
+        self.stale = 0;
+        let estimate = self.estimate();
+        self.speaking = estimate.speaking;
+        self.confidence = estimate.precision;
+        #[expect(clippy::cast_precision_loss, reason = "counts of a window are small")]
+        let weight = self.now.pairs as f64 * (1.0 - estimate.chance);
+        if weight > HALF_WINDOW || self.now.pairs > 1_000_000 {
+            self.before = self.now;
+            self.now = Counts::default();
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of a window are small")]
+    pub(super) fn estimate(&self) -> Estimate {
+        let pairs = self.now.pairs + self.before.pairs;
+        let impossible = (self.now.impossible + self.before.impossible) as f64;
+        let chance_pairs = self.now.chance_pairs + self.before.chance_pairs;
+        let chance_possible = self.now.chance_possible + self.before.chance_possible;
+        let orphans = self.now.orphans + self.before.orphans;
+        let possible = if pairs == 0 { 0.0 } else { 1.0 - impossible / pairs as f64 };
+        // With one neighbour of each kind assumed, so that few samples never give the extremes.
+        let chance = (chance_possible as f64 + 1.0) / (chance_pairs as f64 + 2.0);
+        // What the pairs prove: each wrong one had this chance to show as impossible.
+        let weight = pairs as f64 * (1.0 - chance);
+        let (mut precision, mut lower) = (0.0, 0.0);
+        if weight > 0.0 && possible > 0.0 {
+            precision = ((possible - chance) / (1.0 - chance) / possible).max(0.0).min(1.0 - 1.0 / (weight + 1.0));
+            // Upper bound (95 %) of a Poisson count; 3 for none.
+            lower = (1.0 - (impossible + 3.0 + 2.0 * impossible.sqrt()) / weight).max(0.0);
+        }
+        let speaking = lower >= self.bar
+            && impossible <= self.tolerance * weight
+            && self.recent.count_ones() < RECENT_IMPOSSIBLE;
+        Estimate { pairs, possible, chance, orphans, precision, lower, speaking }
+    }
+}
+
+/// The last few pairs of a model, to draw a neighbour's candidate from.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    /// When the candidates (calls) began.
+    began: [u64; 3],
+    next: usize,
+    seen: usize,
+}
+
+impl Neighbours {
+    /// Takes the candidate's begin in; gives that of the candidate three pairs ago.
+    pub(super) fn swap(&mut self, began_ns: u64) -> Option<u64> {
+        let slot = self.began.get_mut(self.next)?;
+        let old = std::mem::replace(slot, began_ns);
+        self.next = (self.next + 1) % 3;
+        self.seen += 1;
+        (self.seen > 3).then_some(old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(calibrator: &mut Calibrator, pairs: u32, impossible_every: u32, chance_percent: u32) {
+        for i in 0..pairs {
+            calibrator.chance(i % 100 < chance_percent);
+            calibrator.pair(impossible_every == 0 || i % impossible_every != 0);
+        }
+    }
+
+    #[test]
+    fn few_samples_are_not_known_yet() {
+        let mut calibrator = Calibrator::new(0.995, 0.001);
+        feed(&mut calibrator, 900, 0, 50);
+        assert_eq!(calibrator.speaks(), None);
+        feed(&mut calibrator, 700, 0, 50);
+        assert!(calibrator.speaks().unwrap() > 0.998);
+    }
+
+    #[test]
+    fn chance_near_one_needs_many() {
+        let mut calibrator = Calibrator::new(0.995, 0.001);
+        feed(&mut calibrator, 10_000, 0, 97);
+        assert_eq!(calibrator.speaks(), None);
+        feed(&mut calibrator, 20_000, 0, 97);
+        assert!(calibrator.speaks().is_some());
+    }
+
+    #[test]
+    fn the_wrong_models_of_the_measurements_stay_silent() {
+        // e and c as measured: last in on aiohttp at 64, and first in first out between timers.
+        let mut calibrator = Calibrator::new(0.995, 0.001);
+        feed(&mut calibrator, 100_000, 250, 98);
+        assert_eq!(calibrator.speaks(), None);
+        assert!(calibrator.estimate().precision < 0.85);
+        let mut calibrator = Calibrator::new(0.995, 0.001);
+        feed(&mut calibrator, 100_000, 5, 60);
+        assert_eq!(calibrator.speaks(), None);
+    }
+
+    #[test]
+    fn a_change_of_the_program_silences_at_once_and_is_forgotten_in_time() {
+        let mut calibrator = Calibrator::new(0.995, 0.001);
+        feed(&mut calibrator, 20_000, 0, 50);
+        assert!(calibrator.speaks().is_some());
+        calibrator.pair(false);
+        calibrator.pair(false);
+        assert_eq!(calibrator.speaks(), None);
+        feed(&mut calibrator, 30_000, 0, 50);
+        assert!(calibrator.speaks().is_some());
+    }
+
+    #[test]
+    fn neighbours_are_three_away() {
+        let mut neighbours = Neighbours::default();
+        let drawn: Vec<_> = (1..=5).map(|i| neighbours.swap(i)).collect();
+        assert_eq!(drawn, [None, None, None, Some(1), Some(2)]);
+    }
+}

@@ -1,0 +1,429 @@
+//! Takes the signals of exchanges in order, keeps what the models look at, and asks them when something is to say.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use spanwise_protocol::context::TraceContext;
+
+use super::arena::Id;
+use super::models::{chain, first_in_first_out, last_in, only, thread};
+use super::node::{Model, Node, Parent, Start};
+use super::process::{Input, Process};
+use super::Correlator;
+use crate::conn::{ConnInfo, MessageName};
+use crate::session::{Edge, Side, Signal, Task};
+use crate::span::{ParentSource, SpanId, ids};
+
+impl Correlator {
+    pub(super) fn edge(&mut self, signal: Signal) {
+        let Signal { key, side, task, at_ns, edge } = signal;
+        match edge {
+            Edge::Began { conn, message } => self.begins(key.0, side, task, at_ns, conn, message),
+            Edge::Context(context) => {
+                if let Some(id) = self.keys.get(&key.0) {
+                    self.context(*id, context);
+                }
+            }
+            Edge::Answer { first: _, last } => {
+                let Some(id) = self.keys.get(&key.0).copied() else { return };
+                match side {
+                    Side::Server => self.response_written(id, task, at_ns, last),
+                    Side::Client => self.answer_read(id, task, at_ns, last),
+                }
+            }
+        }
+    }
+
+    fn begins(
+        &mut self,
+        key: u64,
+        side: Side,
+        task: Task,
+        at_ns: u64,
+        conn: Arc<ConnInfo>,
+        message: Option<MessageName>,
+    ) {
+        if self.nodes.len() >= self.settings.max_open + self.settings.max_held + self.settings.max_lingering
+            || self.keys.len() >= self.settings.max_open + self.held
+        {
+            self.counters.not_tracked += 1;
+            return;
+        }
+        let process = self.process(task.tgid);
+        let span_id = self.span_id(side, key, at_ns, &conn, message);
+        let start =
+            Start { key, side, tgid: task.tgid, process, thread: owner(task), began_ns: at_ns, conn, message, span_id };
+        let id = self.nodes.insert(Node::new(start));
+        self.keys.insert(key, id);
+        match side {
+            Side::Server => self.request_begins(id, process, task, at_ns),
+            Side::Client => self.call_begins(id, process, task, at_ns),
+        }
+        if let Some(other) = self.joiner.begins(&self.nodes, id) {
+            match side {
+                Side::Server => self.joined(id, other),
+                Side::Client => self.joined(other, id),
+            }
+        }
+    }
+
+    pub(super) fn span_id(
+        &self,
+        side: Side,
+        key: u64,
+        began_ns: u64,
+        conn: &ConnInfo,
+        message: Option<MessageName>,
+    ) -> SpanId {
+        match (message, side) {
+            (Some(name), Side::Client) => ids::client_span_id(&name),
+            (Some(name), Side::Server) => ids::server_span_id(&name),
+            (None, _) => {
+                let name = ids::Unnamed { boot: self.settings.boot, cookie: conn.cookie, began_ns, counter: key };
+                ids::unnamed_span_id(&name, side)
+            }
+        }
+    }
+
+    fn request_begins(&mut self, id: Id, process: Id, task: Task, at_ns: u64) {
+        let now_ns = self.now_ns;
+        let bound = self.settings.max_threads;
+        let Some(process) = self.processes.get_mut(process) else { return };
+        process.used_ns = now_ns;
+        process.background.advance(at_ns, process.open.count);
+        let alone = process.open.count == 0;
+        process.open.begin(id);
+        process.oldest_unanswered(&self.nodes);
+        process.unanswered.push_back(id);
+        process.start_order.request_begins(&self.nodes, id, alone);
+        let process_begun = process.open.begun;
+        let Some(node) = self.nodes.get(id) else { return };
+        let thread = process.thread(owner(task), now_ns, bound, &mut self.counters.threads_crowded);
+        let on_thread = thread::request_begins(&self.nodes, thread, node);
+        thread.open.begin(id);
+        let thread_begun = thread.open.begun;
+        if task.task == 0 {
+            thread.read(Input::Request(id));
+        } else {
+            process.thread(carrier(task), now_ns, bound, &mut self.counters.threads_crowded).read(Input::Request(id));
+        }
+        if on_thread.is_err() {
+            process.thread.against();
+        }
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.alone = alone;
+            node.process_begun = process_begun;
+            node.alone_on_thread = on_thread == Ok(true);
+            node.thread_begun = thread_begun;
+        }
+    }
+
+    fn call_begins(&mut self, id: Id, process_id: Id, task: Task, at_ns: u64) {
+        let now_ns = self.now_ns;
+        let bound = self.settings.max_threads;
+        let Some(process) = self.processes.get_mut(process_id) else { return };
+        process.used_ns = now_ns;
+        if process.open.begun == 0 {
+            // It never served a request: nothing can have caused the call but the process itself.
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.orphan = true;
+            }
+            return;
+        }
+        process.background.advance(at_ns, process.open.count);
+        let orphan = process.open.count == 0;
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let destination = process.background.call(self.seed.hash_one(&node.conn.remote), orphan);
+        node.destination = destination;
+        // What background explains is nobody's, even while a request is open: models are kept clean of it.
+        let background = process.background.explains(destination);
+        node.orphan = orphan;
+        node.process_begun = process.open.begun;
+        let thread = process.thread(owner(task), now_ns, bound, &mut self.counters.threads_crowded);
+        node.thread_begun = thread.open.begun;
+        let stray = thread.open.count == 0 && thread.serves();
+        let on_thread = self.nodes.get(id).and_then(|node| thread::name(&self.nodes, thread, node));
+        let carrying = process.thread(carrier(task), now_ns, bound, &mut self.counters.threads_crowded);
+        chain::sent(&mut self.nodes, carrying, id);
+        if stray {
+            process.thread.against();
+        }
+        if orphan {
+            return;
+        }
+        let alone = only::name(&self.nodes, process);
+        let in_order = if background { None } else { process.start_order.call_begins(&self.nodes) };
+        process.undecided.push(id);
+        if !process.listed {
+            process.listed = true;
+            self.listed.push(process_id);
+        }
+        if let (Some((_, far)), Some(node)) = (in_order, self.nodes.get_mut(id)) {
+            node.neighbour = far;
+        }
+        self.claim(id, Model::Thread, on_thread);
+        self.claim(id, Model::Only, alone);
+        self.claim(id, Model::StartOrder, in_order.map(|(request, _)| request));
+    }
+
+    /// A model names a request for a call; confirmed or not when the call's answer is read.
+    fn claim(&mut self, call: Id, model: Model, request: Option<Id>) {
+        let Some(request) = request else { return };
+        let Some(named) = self.nodes.get_mut(request) else { return };
+        if named.calls.last() != Some(&call) {
+            if named.calls.len() >= self.settings.max_calls {
+                self.counters.calls_crowded += 1;
+                return;
+            }
+            named.calls.push(call);
+        }
+        named.references += 1;
+        if let Some(node) = self.nodes.get_mut(call) {
+            node.set_claim(model, request, false);
+        }
+    }
+
+    /// The two ends of one message.
+    fn joined(&mut self, server: Id, client: Id) {
+        let inherited = self.nodes.get(server).and_then(|node| node.context.clone());
+        if let Some(node) = self.nodes.get_mut(server) {
+            node.peer = client;
+        }
+        if let Some(node) = self.nodes.get_mut(client) {
+            node.peer = server;
+        }
+        // Both ends saw the same bytes: what one could not read, the other tells.
+        if let Some(context) = inherited
+            && self.nodes.get(client).is_some_and(|node| node.context.is_none() && node.parent == Parent::Open)
+        {
+            self.context(client, context);
+        }
+        if self.nodes.get(server).is_some_and(|node| node.parent == Parent::Open) {
+            self.decide(server, Parent::Node(client), ParentSource::Peer, 1.0);
+        }
+    }
+
+    /// The head of a request is complete and carried a context.
+    pub(super) fn context(&mut self, id: Id, context: Box<TraceContext>) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        if node.context.is_some() || (node.side == Side::Client && node.parent != Parent::Open) {
+            return;
+        }
+        let (trace, span) = (context.trace_id, context.span_id);
+        node.context = Some(context);
+        let (side, process, peer) = (node.side, node.process, node.peer);
+        match side {
+            Side::Server => {
+                if !node.closed
+                    && let Some(process) = self.processes.get_mut(process)
+                {
+                    process.contexts.entry(trace).or_default().push(id);
+                }
+                let client = self.nodes.get(peer);
+                if client.is_some_and(|client| client.context.is_none() && client.parent == Parent::Open)
+                    && let Some(context) = self.nodes.get(id).and_then(|node| node.context.clone())
+                {
+                    self.context(peer, context);
+                }
+                self.adopt(id);
+            }
+            Side::Client => {
+                let requests = self.processes.get(process).and_then(|process| process.contexts.get(&trace));
+                let same = |request: &&Id| {
+                    let context = self.nodes.get(**request).and_then(|node| node.context.as_ref());
+                    context.is_some_and(|context| context.span_id == span)
+                };
+                let mut forwarded = requests.into_iter().flatten().filter(same);
+                match (forwarded.next().copied(), forwarded.next()) {
+                    (Some(_), Some(_)) => {
+                        if let Some(node) = self.nodes.get_mut(id) {
+                            node.shared_context = true;
+                        }
+                    }
+                    (Some(request), None) => self.decide(id, Parent::Node(request), ParentSource::Wire, 1.0),
+                    (None, _) => self.decide(id, Parent::Wire { remote: false }, ParentSource::Wire, 1.0),
+                }
+            }
+        }
+    }
+
+    fn answer_read(&mut self, id: Id, task: Task, at_ns: u64, last: bool) {
+        let now_ns = self.now_ns;
+        let bound = self.settings.max_threads;
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let first = node.answer.first_ns == 0;
+        if first {
+            node.answer.first_ns = at_ns.max(1);
+        }
+        let (process, orphan, parent) = (node.process, node.orphan, node.parent);
+        if orphan {
+            node.answer.last_ns = at_ns.max(1);
+            self.decide_orphan(id);
+        }
+        let Some(process) = self.processes.get_mut(process) else { return };
+        process.used_ns = now_ns;
+        if process.open.begun == 0 {
+            return;
+        }
+        let background = self.nodes.get(id).is_none_or(|node| process.background.explains(node.destination));
+        let nobodys = orphan || background;
+        let carrying = process.thread(carrier(task), now_ns, bound, &mut self.counters.threads_crowded);
+        carrying.read(if nobodys { Input::Nothing } else { Input::Answer(id) });
+        if nobodys && orphan {
+            return;
+        }
+        if last && !nobodys {
+            first_in_first_out::read(carrying, id, now_ns);
+        }
+        // A call with a certain parent still is evidence about the models; only claims need confirming.
+        if thread::confirm(&mut self.nodes, process, id, Some(owner(task))) && first {
+            process.thread.against();
+        }
+        if first && parent == Parent::Open {
+            only::confirm(&mut self.nodes, process, id);
+        }
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.answer.last_ns = at_ns.max(1);
+        }
+        if last {
+            let contested = process.open.count > 1;
+            let claim = self.nodes.get(id).map(|node| (node.claim(Model::StartOrder).request, node.neighbour));
+            if let Some((request, far)) = claim
+                && request != Id::NONE
+            {
+                let possible = process.start_order.answer_read(&self.nodes, request, far, contested);
+                if let Some(node) = self.nodes.get_mut(id) {
+                    node.confirm(Model::StartOrder, possible);
+                }
+            }
+        }
+    }
+
+    fn response_written(&mut self, id: Id, task: Task, at_ns: u64, last: bool) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        if node.answer.first_ns == 0 {
+            node.answer.first_ns = at_ns.max(1);
+            self.response_begins(id, task);
+        }
+        if last {
+            self.close(id, at_ns);
+        }
+    }
+
+    fn response_begins(&mut self, id: Id, task: Task) {
+        let now_ns = self.now_ns;
+        let Some(node) = self.nodes.get(id) else { return };
+        let Some(process) = self.processes.get_mut(node.process) else { return };
+        process.used_ns = now_ns;
+        let contested = !node.alone || process.open.begun != node.process_begun;
+        let kept = node.alone_on_thread
+            && node.thread == owner(task)
+            && process.threads.get(&node.thread).is_some_and(|thread| thread.open.begun == node.thread_begun);
+        if kept {
+            process.thread.nested();
+        } else if node.thread != owner(task) {
+            process.thread.against();
+        }
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.kept_thread = kept;
+        }
+        let mut named = std::mem::take(&mut self.named);
+        let Process { threads, last_in: last, first_in_first_out: first, .. } = process;
+        if let Some(carrying) = threads.get_mut(&carrier(task)) {
+            carrying.used_ns = now_ns;
+            let lifo = last_in::name(&mut self.nodes, carrying, last, id, contested);
+            let fifo = first_in_first_out::name(&mut self.nodes, carrying, first, id, contested, now_ns);
+            let mut told = None;
+            for (model, pair, speaks) in [
+                (Model::FirstInFirstOut, fifo, first.calibrator.speaks()),
+                (Model::LastIn, lifo, last.calibrator.speaks()),
+            ] {
+                let Some((call, true)) = pair else { continue };
+                if let Some(request) = self.nodes.get_mut(id) {
+                    request.references += 1;
+                }
+                if let Some(node) = self.nodes.get_mut(call) {
+                    node.set_claim(model, id, true);
+                }
+                if speaks.is_some() {
+                    told = Some(call);
+                }
+                named.push(call);
+            }
+            if let Some(call) = told {
+                chain::derive(&mut self.nodes, process, call, id, contested, &mut named);
+            }
+        }
+        for call in named.drain(..) {
+            self.decide_call(call, false);
+        }
+        self.named = named;
+        self.decide_calls_of(id, false);
+    }
+
+    /// The response is complete, or will never be.
+    pub(super) fn close(&mut self, id: Id, at_ns: u64) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        if node.closed {
+            return;
+        }
+        // Its calls may still be confirmed as nested while it counts as open.
+        self.decide_calls_of(id, true);
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        node.closed = true;
+        let Some(process) = self.processes.get_mut(node.process) else { return };
+        process.background.advance(at_ns, process.open.count);
+        process.open.end(id);
+        if let Some(thread) = process.threads.get_mut(&node.thread) {
+            thread.open.end(id);
+        }
+        if let Some(context) = &node.context
+            && let Some(requests) = process.contexts.get_mut(&context.trace_id)
+        {
+            requests.retain(|request| *request != id);
+            if requests.is_empty() {
+                process.contexts.remove(&context.trace_id);
+            }
+        }
+    }
+
+    /// A call ended without an answer: that is all that there will be.
+    pub(super) fn confirm_unanswered(&mut self, id: Id) {
+        let Some(node) = self.nodes.get(id) else { return };
+        if node.answer.first_ns != 0 || node.orphan {
+            return;
+        }
+        let Some(process) = self.processes.get_mut(node.process) else { return };
+        thread::confirm(&mut self.nodes, process, id, None);
+        only::confirm(&mut self.nodes, process, id);
+    }
+
+    fn process(&mut self, tgid: u32) -> Id {
+        if let Some(id) = self.tgids.get(&tgid) {
+            return *id;
+        }
+        if self.tgids.len() >= self.settings.max_processes {
+            let unused = self.processes.iter().min_by_key(|(_, process)| process.used_ns);
+            if let Some((id, tgid)) = unused.map(|(id, process)| (id, process.tgid)) {
+                self.counters.processes_forgotten += 1;
+                self.tgids.remove(&tgid);
+                self.forget_process(id);
+            }
+        }
+        let mut process = Process::new(tgid, self.seed, &self.settings);
+        process.used_ns = self.now_ns;
+        let id = self.processes.insert(process);
+        self.tgids.insert(tgid, id);
+        id
+    }
+}
+
+/// Who the work belongs to: the task where one is known, else the thread.
+fn owner(task: Task) -> u64 {
+    if task.task == 0 { u64::from(task.tid) } else { task.task | (1 << 63) }
+}
+
+/// What carries it: the thread. A task that became ready often runs next on the thread that woke it.
+fn carrier(task: Task) -> u64 {
+    u64::from(task.tid)
+}
