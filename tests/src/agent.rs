@@ -11,6 +11,7 @@ use crate::paths;
 use crate::proc::Proc;
 use crate::spans::Spans;
 use crate::stats::Stats;
+use crate::sys;
 
 /// Longest time to wait for the probes.
 const READY: Duration = Duration::from_secs(20);
@@ -53,6 +54,8 @@ pub struct Agent {
     pub ready_after: Duration,
     traces: Option<PathBuf>,
     stats: PathBuf,
+    /// It runs a program, whose end it passes on.
+    runs: bool,
 }
 
 /// What an agent left behind.
@@ -120,7 +123,7 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(Self { proc, ready_after: begin.elapsed(), traces, stats })
+        Ok(Self { proc, ready_after: begin.elapsed(), traces, stats, runs: !command.is_empty() })
     }
 
     /// Asks it to end, and reads what it left.
@@ -128,10 +131,15 @@ impl Agent {
         self.stop_with(libc::SIGINT)
     }
 
-    /// Asks it to end with this signal, and reads what it left.
+    /// Asks it to end with this signal, and reads what it left. One that runs a program may end with that program's code.
     pub fn stop_with(mut self, signal: i32) -> Result<Report> {
         if self.proc.poll()?.is_none() {
-            self.proc.signal(signal)?;
+            if self.runs {
+                // As a terminal does it: the program gets the signal too.
+                sys::kill_group(self.proc.pid(), signal)?;
+            } else {
+                self.proc.signal(signal)?;
+            }
         }
         self.finish(END)
     }
@@ -145,7 +153,7 @@ impl Agent {
         if stderr.contains("panicked at") {
             bail!("the agent panicked:\n{}", self.proc.tail());
         }
-        if status.code() != Some(0) {
+        if !self.runs && status.code() != Some(0) {
             bail!("the agent ended with {status}:\n{}", self.proc.tail());
         }
         let spans = match &self.traces {

@@ -22,6 +22,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         }
     };
     note("formatting", run::run(run::cargo().args(["fmt", "--all", "--check"])));
+    // Not of the workspace: another target.
+    note(
+        "formatting of the BPF side",
+        run::run(run::cargo().args(["fmt", "--check"]).current_dir(paths::root().join("ebpf"))),
+    );
     note(
         "lints",
         run::run(

@@ -71,7 +71,7 @@ fn three(context: &Context) -> Result<(App, App, App)> {
     Ok((nginx, app, leaf))
 }
 
-/// One request of a traced curl crosses all: one trace, five edges.
+/// One request of curl crosses all: one trace of five spans.
 fn curl(context: &Context) -> Result<()> {
     let (nginx, app, leaf) = three(context)?;
     let mut agent = Agent::attach(&context.dir, &pids(&[&nginx, &app, &leaf]), &Options::default())?;

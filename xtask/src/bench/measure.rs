@@ -174,8 +174,8 @@ pub(super) fn bpf(app: &App, dir: &Path, sink: &Sink, seconds: u64) -> Result<f6
     for (name, (runs, time)) in &after {
         let (runs_before, time_before) = before.get(name).copied().unwrap_or_default();
         let (runs, time) = (runs - runs_before, time - time_before);
-        if runs > 0 {
-            println!("  BPF {name}: {runs} runs of {} ns", time / runs);
+        if let Some(each) = time.checked_div(runs) {
+            println!("  BPF {name}: {runs} runs of {each} ns");
         }
         total += time;
     }
