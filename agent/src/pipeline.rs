@@ -33,9 +33,9 @@ use crate::kernel::record::{self, Record};
 use crate::process::Service;
 use crate::sample::Sampler;
 use crate::session::{Outcome, Output, Sessions, Who};
+use crate::span::build;
 use crate::span::clock::Clock;
 use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
-use crate::span::build;
 use crate::telemetry::{Flow, Stage};
 
 /// How often ends that cannot be seen are looked for, in nanoseconds.

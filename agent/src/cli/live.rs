@@ -105,7 +105,9 @@ impl Origin for Live {
 impl From<LoadError> for CliError {
     fn from(error: LoadError) -> Self {
         match error {
-            LoadError::Permission(_) | LoadError::Plane(_) | LoadError::Btf(_) => Self::not_possible(error.to_string()),
+            LoadError::Permission(_) | LoadError::Plane(_) | LoadError::Btf(_) => {
+                Self::not_possible(error.to_string())
+            }
             LoadError::Stub | LoadError::Other(_) => Self::failed(error.to_string()),
         }
     }
@@ -135,7 +137,8 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
     // Only what can be found wrong without side effects comes before this.
     let mut kernel = Kernel::load(settings.plane)?;
-    let exporters = Exporters::start(&settings.exporters, limits).map_err(|error| CliError::usage(error.to_string()))?;
+    let exporters =
+        Exporters::start(&settings.exporters, limits).map_err(|error| CliError::usage(error.to_string()))?;
     let stop = Stop::listen()?;
     for note in settings.notes.iter().chain(&kernel.losses) {
         eprintln!("spanwise: {note}");
@@ -174,9 +177,17 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     }
     // After the child was started and the exporters' threads were made: this thread only.
     if !priority::raise() {
-        tracing::info!("the priority of the ring reader cannot be raised; on a full machine records may be lost (and counted)");
+        tracing::info!(
+            "the priority of the ring reader cannot be raised; on a full machine records may be lost (and counted)"
+        );
     }
-    let mut engine = Engine { pipeline: Pipeline::new(live, settings, exporters, clock), ring, child, seen: 0 };
+    let mut engine = Engine {
+        pipeline: Pipeline::new(live, settings, exporters, clock),
+        ring,
+        child,
+        seen: 0,
+        longest_pause: Duration::ZERO,
+    };
     let status = engine.run(settings, &stop);
     engine.finish();
     status
@@ -284,6 +295,8 @@ struct Engine {
     child: Option<Child>,
     /// Exits seen when the processes were last counted.
     seen: u64,
+    /// Longest time between two looks at the ring.
+    longest_pause: Duration,
 }
 
 impl Engine {
@@ -291,9 +304,12 @@ impl Engine {
         let end = settings.duration.map(|duration| Instant::now() + duration);
         let mut sleep = BUSY;
         let mut counted = Instant::now();
+        let mut last = Instant::now();
         loop {
             let found = self.read();
             let now = Instant::now();
+            self.longest_pause = self.longest_pause.max(now.duration_since(last));
+            last = now;
             if stop.wants_table() {
                 eprint!("{}", self.table());
             }
@@ -377,13 +393,16 @@ impl Engine {
     /// Reads the rest, empties every stage, detaches, and prints the account.
     fn finish(mut self) {
         self.read();
+        tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
         let (kernel, counters) = self.kernel_stage();
         let (live, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN);
         live.kernel.detach();
         if let Some(recorder) = live.recorder {
             let failed = recorder.finish();
             if failed > 0 {
-                eprintln!("spanwise: {failed} frames of the recording could not be written; it is not complete");
+                eprintln!(
+                    "spanwise: {failed} frames of the recording could not be written; it is not complete"
+                );
             }
         }
         let mut stages = vec![kernel];

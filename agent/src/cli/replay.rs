@@ -115,8 +115,8 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
     for note in &settings.notes {
         eprintln!("spanwise: {note}");
     }
-    let exporters =
-        Exporters::start(&settings.exporters, Limits::default()).map_err(|error| CliError::usage(error.to_string()))?;
+    let exporters = Exporters::start(&settings.exporters, Limits::default())
+        .map_err(|error| CliError::usage(error.to_string()))?;
     let mut pipeline = Pipeline::new(origin, &settings, exporters, Clock::from_sample(clock));
     let mut reader = Reader::open(&args.recording).map_err(usage)?;
     let (mut now_ns, mut ticked_ns) = (clock.boot_ns, clock.boot_ns);

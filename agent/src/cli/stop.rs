@@ -1,8 +1,8 @@
 //! Signals: SIGINT and SIGTERM ask for the end, SIGUSR1 for the table.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +20,9 @@ pub(super) struct Stop {
 impl Stop {
     /// Listens on a thread of its own.
     pub(super) fn listen() -> Result<Self, CliError> {
-        let failed = |error| CliError::failed(format!("cannot listen for signals: {error}; check the limit on threads"));
+        let failed = |error| {
+            CliError::failed(format!("cannot listen for signals: {error}; check the limit on threads"))
+        };
         let asked = Arc::new(AtomicBool::new(false));
         let table = Arc::new(AtomicBool::new(false));
         let (wake, woken) = sync_channel(1);
@@ -28,7 +30,11 @@ impl Stop {
         let signals = {
             let _inside = runtime.enter();
             let listen = |kind| signal(kind).map_err(failed);
-            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::user_defined1())?)
+            (
+                listen(SignalKind::interrupt())?,
+                listen(SignalKind::terminate())?,
+                listen(SignalKind::user_defined1())?,
+            )
         };
         let (told, shown) = (Arc::clone(&asked), Arc::clone(&table));
         let work = move || {
@@ -41,7 +47,7 @@ impl Stop {
                         _ = user.recv() => shown.store(true, Ordering::Relaxed),
                     }
                     // A full channel wakes as well.
-                    drop(wake.try_send(()));
+                    let _ = wake.try_send(());
                 }
             });
         };

@@ -42,9 +42,8 @@ impl Half {
 /// The parser's inputs for one transfer: what was captured, then what was not. The offset of each is its distance
 /// from the first byte of the transfer.
 pub fn inputs<'a>(data: &'a Data, payload: &'a [u8]) -> impl Iterator<Item = (u32, Input<'a>)> {
-    let bytes = (!payload.is_empty()).then(|| {
-        (0, Input::Bytes { bytes: payload, burst_start: data.header.flags & flags::BURST_START != 0 })
-    });
+    let burst_start = data.header.flags & flags::BURST_START != 0;
+    let bytes = (!payload.is_empty()).then_some((0, Input::Bytes { bytes: payload, burst_start }));
     let missed = data.len.saturating_sub(data.captured);
     let hole = (missed > 0).then(|| {
         let known = usize::from(data.tail_len).min(data.tail.len()).min(missed as usize);

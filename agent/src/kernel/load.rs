@@ -152,7 +152,7 @@ impl Kernel {
             match load_program(&mut ebpf, name, hook, &typed) {
                 Ok(()) => programs.push((*name, false)),
                 Err(error) => {
-                    losses.push(format!("program {name} does not load ({}): {cost}", chain(&error)))
+                    losses.push(format!("program {name} does not load ({}): {cost}", chain(&error)));
                 }
             }
         }

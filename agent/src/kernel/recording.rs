@@ -51,7 +51,9 @@ pub enum ReadError {
     #[error("{0} is not a recording; make one with --record FILE")]
     NotOne(String),
     /// Of another version.
-    #[error("{path} was recorded by a version of Spanwise with wire version {found}, this one reads {WIRE_VERSION}; record it again")]
+    #[error(
+        "{path} was recorded by a version of Spanwise with wire version {found}, this one reads {WIRE_VERSION}; record it again"
+    )]
     Version {
         /// The file.
         path: String,

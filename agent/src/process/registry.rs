@@ -54,7 +54,8 @@ impl Registry {
             Err(_) => {
                 self.unseen += 1;
                 let comm = hint.comm.map(|comm| text(&comm));
-                let parent = hint.parent.and_then(|parent| self.known.get(&parent)).map(|s| s.name.to_string());
+                let parent =
+                    hint.parent.and_then(|parent| self.known.get(&parent)).map(|s| s.name.to_string());
                 let name = comm.or(parent).unwrap_or_else(|| "unknown".to_owned());
                 self.services.for_gone(tgid, &name)
             }

@@ -146,7 +146,9 @@ impl Connection {
                 }
             }
         }
-        if matches!(self.carries, Carries::Unknown { .. }) && !self.detect(direction, data, payload, who, account, out) {
+        if matches!(self.carries, Carries::Unknown { .. })
+            && !self.detect(direction, data, payload, who, account, out)
+        {
             let ignore = matches!(self.carries, Carries::Other);
             return Change { ignore, long_head: None };
         }
@@ -198,9 +200,13 @@ impl Connection {
                 let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task };
                 *prefix = Some(match continued {
                     Some(p) => Prefix { bytes: seen.to_vec(), ..p },
-                    None => {
-                        Prefix { direction, bytes: seen.to_vec(), seq: data.seq, at_ns: data.header.at_ns, task }
-                    }
+                    None => Prefix {
+                        direction,
+                        bytes: seen.to_vec(),
+                        seq: data.seq,
+                        at_ns: data.header.at_ns,
+                        task,
+                    },
                 });
                 account.undetected += 1;
                 return false;
@@ -268,9 +274,16 @@ impl Connection {
     pub(super) fn idle(&mut self, now_ns: u64, who: &mut dyn Who, account: &mut Account, out: &mut Output) {
         let last = self.last_ns;
         self.idle_told = true;
-        self.each(Task { tgid: self.tgid, tid: 0, task: 0 }, last.min(now_ns), who, account, out, |parser, sink| {
-            parser.idle(sink);
-        });
+        self.each(
+            Task { tgid: self.tgid, tid: 0, task: 0 },
+            last.min(now_ns),
+            who,
+            account,
+            out,
+            |parser, sink| {
+                parser.idle(sink);
+            },
+        );
     }
 
     /// One or both directions will carry no more. `both` when the connection is gone.
@@ -300,7 +313,8 @@ impl Connection {
         account: &mut Account,
         out: &mut Output,
     ) {
-        let side = if self.request_direction() == Some(Direction::SEND) { Side::Client } else { Side::Server };
+        let side =
+            if self.request_direction() == Some(Direction::SEND) { Side::Client } else { Side::Server };
         while let Some(active) = self.exchanges.pop_front() {
             let ended = if outcome == Outcome::Aborted { at_ns } else { active.last_ns };
             finish(active, &self.info, side, outcome, ended, 0, who, account, out);
@@ -461,7 +475,10 @@ impl Scene<'_> {
             active.last_ns
         };
         if active.answered_ns != 0 || outcome == Outcome::Upgraded {
-            self.signal(active.key, Edge::Answer { first: active.answered_ns == self.moment.at_ns, last: true });
+            self.signal(
+                active.key,
+                Edge::Answer { first: active.answered_ns == self.moment.at_ns, last: true },
+            );
         }
         *self.completed = self.completed.saturating_add(1);
         finish(active, self.info, self.side, outcome, ended, body, self.who, self.account, self.out);
@@ -480,7 +497,10 @@ impl Scene<'_> {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call site for each way to end; a struct would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call site for each way to end; a struct would only rename them"
+)]
 fn finish(
     active: Active,
     info: &Arc<ConnInfo>,

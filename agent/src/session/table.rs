@@ -224,7 +224,10 @@ fn decide(cookie: u64, connection: &mut Connection, change: Change, out: &mut Ou
     if change.ignore {
         if connection.verdict_sent != SENT_IGNORE {
             connection.verdict_sent = SENT_IGNORE;
-            out.verdicts.push((cookie, Verdict { verdict: u32::from(verdict::IGNORE), budget_send: 0, budget_recv: 0 }));
+            out.verdicts.push((
+                cookie,
+                Verdict { verdict: u32::from(verdict::IGNORE), budget_send: 0, budget_recv: 0 },
+            ));
         }
         return;
     }

@@ -15,71 +15,60 @@ impl Flow {
     }
 }
 
-/// Sum of a stage's rows of one kind.
-fn sum(stage: &Stage, flow: Flow) -> u64 {
-    stage.rows.iter().filter(|row| row.0 == flow).map(|row| row.2).sum()
-}
+/// Width of the column of stage names.
+const NAMES: usize = 32;
 
-/// The table. Each stage has what came in, a row for everything that became of it, and whether that adds up; what it notes
-/// beside the balance follows. Rows that are zero are left out, except `out`.
+/// The table: a line for each stage, in which what came in stands against everything that became of it, drops marked. What a
+/// stage notes beside the balance follows on a line of its own. Zeros are left out.
 pub fn render(stages: &[Stage], kernel: &[(&str, u64)]) -> String {
-    let numbers = stages
-        .iter()
-        .flat_map(|s| s.rows.iter().map(|r| r.2).chain(s.notes.iter().map(|n| n.1)).chain([s.input]))
-        .chain(kernel.iter().map(|k| k.1));
-    let width = numbers.map(|n| grouped(n).len()).max().unwrap_or(0).max(4);
-    let mut table = Table { text: String::new(), width };
+    let width = stages.iter().map(|stage| grouped(stage.input).len()).max().unwrap_or(0);
+    let mut text = String::new();
     for stage in stages {
-        table.line(stage.name);
-        table.row("in", stage.input, "");
-        for (flow, label, number) in &stage.rows {
-            if *number > 0 || *flow == Flow::Out {
-                table.row(flow.as_str(), *number, label);
-            }
-        }
-        table.line(&format!("  {}", verdict(stage)));
-        for (label, number) in &stage.notes {
-            table.row("note", *number, label);
-        }
+        let rows: Vec<String> = stage
+            .rows
+            .iter()
+            .filter(|row| row.2 > 0)
+            .map(|(flow, label, number)| match flow {
+                Flow::Out => format!("{} {label}", grouped(*number)),
+                Flow::Drop => format!("{} DROPPED: {label}", grouped(*number)),
+                Flow::Held => format!("{} held: {label}", grouped(*number)),
+            })
+            .collect();
+        let rows = if rows.is_empty() { "0".to_owned() } else { rows.join(" + ") };
+        let verdict = imbalance(stage).map(|words| format!("  <- {words}")).unwrap_or_default();
+        text.push_str(&format!(
+            "{:<NAMES$} {:>width$} = {rows}{verdict}\n",
+            stage.name,
+            grouped(stage.input)
+        ));
+        push_notes(&mut text, width, stage.notes.iter().copied());
     }
-    if !kernel.is_empty() {
-        table.line("kernel");
-        for (label, number) in kernel {
-            table.row("", *number, label);
-        }
+    if kernel.iter().any(|(_, number)| *number > 0) {
+        text.push_str("kernel counters\n");
+        push_notes(&mut text, width, kernel.iter().copied());
     }
-    table.text
+    text
 }
 
-struct Table {
-    text: String,
-    /// Of the column of numbers.
-    width: usize,
-}
-
-impl Table {
-    fn line(&mut self, text: &str) {
-        self.text.push_str(text.trim_end());
-        self.text.push('\n');
-    }
-
-    fn row(&mut self, kind: &str, number: u64, label: &str) {
-        let width = self.width;
-        self.line(&format!("  {kind:<4} {:>width$}  {label}", grouped(number)));
+fn push_notes<'a>(text: &mut String, width: usize, notes: impl Iterator<Item = (&'a str, u64)>) {
+    let notes: Vec<String> = notes
+        .filter(|note| note.1 > 0)
+        .map(|(label, number)| format!("{label} {}", grouped(number)))
+        .collect();
+    if !notes.is_empty() {
+        text.push_str(&format!("{:<indent$}({})\n", "", notes.join(", "), indent = NAMES + width + 4));
     }
 }
 
-fn verdict(stage: &Stage) -> String {
-    let (out, drop, held) = (sum(stage, Flow::Out), sum(stage, Flow::Drop), sum(stage, Flow::Held));
-    if stage.balances() {
-        return "balances: in = out + drop + held".into();
-    }
-    let accounted = out.saturating_add(drop).saturating_add(held);
+/// By how much a stage does not add up, if it does not.
+fn imbalance(stage: &Stage) -> Option<String> {
+    let accounted: u64 = stage.rows.iter().map(|row| row.2).sum();
     let (difference, word) = match stage.input.checked_sub(accounted) {
+        Some(0) => return None,
         Some(lost) => (lost, "unaccounted for"),
         None => (accounted - stage.input, "more than came in"),
     };
-    format!("DOES NOT BALANCE: {} {word}", grouped(difference))
+    Some(format!("DOES NOT BALANCE: {} {word}", grouped(difference)))
 }
 
 /// 1234567 -> 1,234,567.
@@ -132,18 +121,12 @@ mod tests {
     #[test]
     fn a_table_that_balances() {
         let expected = "\
-session: exchanges
-  in   1,204,034
-  out  1,204,000  handed on
-  drop        30  no request seen
-  held         4  open
-  balances: in = out + drop + held
-  note        99  bytes
-kernel
-              7  transfers seen
+session: exchanges               1,204,034 = 1,204,000 handed on + 30 DROPPED: no request seen + 4 held: open
+                                             (bytes 99)
+kernel counters
+                                             (transfers seen 7)
 ";
-        let expected = expected.replace("              7", &format!("  {:<4} {:>9}", "", 7));
-        assert_eq!(render(&[stage(1_204_034)], &[("transfers seen", 7)]), expected);
+        assert_eq!(render(&[stage(1_204_034)], &[("transfers seen", 7), ("peeks", 0)]), expected);
     }
 
     #[test]
