@@ -7,7 +7,7 @@
 const REDACTED: &str = "REDACTED";
 
 /// Appends a query with its values replaced. A part without `=` is a key.
-pub fn push_query(out: &mut String, query: &str) {
+pub(super) fn push_query(out: &mut String, query: &str) {
     for (number, part) in query.split('&').enumerate() {
         if number > 0 {
             out.push('&');
@@ -24,14 +24,14 @@ pub fn push_query(out: &mut String, query: &str) {
 }
 
 /// A query with its values replaced.
-pub fn query(query: &str) -> String {
+pub(super) fn query(query: &str) -> String {
     let mut out = String::with_capacity(query.len() + REDACTED.len());
     push_query(&mut out, query);
     out
 }
 
 /// An authority without user and password.
-pub fn authority(authority: &str) -> &str {
+pub(super) fn authority(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
