@@ -1,6 +1,6 @@
 //! Prints what the correlator costs for each exchange: `cargo run --release --example correlate_speed`.
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small counts")]
-#![expect(clippy::print_stdout, reason = "its output")]
+#![expect(clippy::indexing_slicing, reason = "tables of its own")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,7 +50,8 @@ impl Bench {
             Side::Client => &self.clients[line],
         };
         let base = line as u32 * 2 + u32::from(side == Side::Client);
-        let message = Some(MessageName { request_base: base, response_base: !base, position: position as u32 });
+        let message =
+            Some(MessageName { request_base: base, response_base: !base, position: position as u32 });
         let key = ExchangeKey(self.next);
         self.next += 1;
         let edge = Edge::Began { conn: Arc::clone(conn), message };
@@ -99,7 +100,9 @@ impl Bench {
             }
             now += PACE_NS - 1_000 * (calls as u64 + 1);
             let request = self.begin(Side::Server, who, line, i, now);
-            let made = (0..calls).map(|call| self.begin(Side::Client, who, line, i * 8 + call as u64, now)).collect();
+            let made = (0..calls)
+                .map(|call| self.begin(Side::Client, who, line, i * 8 + call as u64, now))
+                .collect();
             ring[line] = Some((request, made));
             if i % 250 == 0 {
                 self.correlator.tick(now);

@@ -1,5 +1,4 @@
 //! Shares of right, wrong and abstained parents for programs of several kinds, as measured on real ones.
-#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small counts")]
 
 mod correlate_sim;
 
@@ -68,7 +67,8 @@ fn libuv_where_calls_wait_for_a_socket() {
 #[test]
 fn libuv_with_a_timer_before_the_call() {
     for concurrency in [8, 64] {
-        let shares = shares(&Sim::new(Kind::Libuv, &[SLEEP, CALL], concurrency, 40_000), "libuv, timer before");
+        let shares =
+            shares(&Sim::new(Kind::Libuv, &[SLEEP, CALL], concurrency, 40_000), "libuv, timer before");
         assert!(shares.right >= 0.99);
     }
 }
@@ -85,7 +85,8 @@ fn libuv_with_three_calls_at_once() {
 #[test]
 fn libuv_with_two_calls_one_after_the_other() {
     for concurrency in [8, 64] {
-        let shares = shares(&Sim::new(Kind::Libuv, &[CALL, CALL], concurrency, 20_000), "libuv, one after the other");
+        let shares =
+            shares(&Sim::new(Kind::Libuv, &[CALL, CALL], concurrency, 20_000), "libuv, one after the other");
         assert!(shares.right >= 0.99);
     }
 }

@@ -1,5 +1,7 @@
 //! Traces over several processes: joins, wire contexts, what is held and for how long, bounds, conservation.
 
+#![expect(clippy::indexing_slicing, reason = "a test's own data: a miss is a bug of the test")]
+
 mod correlate_sim;
 
 use std::collections::HashMap;
@@ -60,7 +62,10 @@ fn one_request_through_three_processes_is_one_trace_from_the_first() {
     }
     let sources: Vec<_> = spans.iter().map(|span| span.source).collect();
     assert_eq!(sources, [ParentSource::Root, ParentSource::Peer, ParentSource::Thread, ParentSource::Peer]);
-    assert_eq!(spans.iter().map(|span| span.parent_is_remote).collect::<Vec<_>>(), [false, true, false, true]);
+    assert_eq!(
+        spans.iter().map(|span| span.parent_is_remote).collect::<Vec<_>>(),
+        [false, true, false, true]
+    );
     assert!(spans[2].confidence >= 0.97);
 }
 
@@ -116,7 +121,10 @@ fn wire_context_from_outside_is_the_parent_and_goes_on_to_the_calls() {
     let (server, call) = (feed.of(server), feed.of(call));
     assert_eq!((server.trace_id, server.parent_span_id), ([9; 16], Some([5; 8])));
     assert_eq!((server.source, server.parent_is_remote), (ParentSource::Wire, true));
-    assert_eq!((server.upstream_flags, server.trace_flags, server.trace_state.as_deref()), (Some(1), 1, Some("a=b")));
+    assert_eq!(
+        (server.upstream_flags, server.trace_flags, server.trace_state.as_deref()),
+        (Some(1), 1, Some("a=b"))
+    );
     assert_eq!((call.trace_id, call.parent_span_id), ([9; 16], Some(server.span_id)));
     assert_eq!((call.upstream_flags, call.trace_state.as_deref()), (Some(1), Some("a=b")));
 }
@@ -132,7 +140,12 @@ fn a_context_passed_on_names_the_request_whatever_the_threads_do() {
     }
     let mut calls = Vec::new();
     for i in (0..8_u8).rev() {
-        let key = feed.begin(Side::Client, task(PROXY, PROXY + 1), &Line::tcp(50 + u32::from(i), 81, Side::Client), 0);
+        let key = feed.begin(
+            Side::Client,
+            task(PROXY, PROXY + 1),
+            &Line::tcp(50 + u32::from(i), 81, Side::Client),
+            0,
+        );
         // Half of them with a span of the program's own.
         let own = if i % 2 == 0 { 1 } else { 77 };
         feed.context(key, &context(10 + i, own));
@@ -147,7 +160,10 @@ fn a_context_passed_on_names_the_request_whatever_the_threads_do() {
     feed.pass(feed.now + 20 * MS);
     for (i, key) in calls {
         let (call, request) = (feed.of(key), feed.of(requests[usize::from(i)]));
-        assert_eq!((call.source, call.trace_id, call.parent_is_remote), (ParentSource::Wire, [10 + i; 16], false));
+        assert_eq!(
+            (call.source, call.trace_id, call.parent_is_remote),
+            (ParentSource::Wire, [10 + i; 16], false)
+        );
         let parent = if i % 2 == 0 { request.span_id } else { [77; 8] };
         assert_eq!(call.parent_span_id, Some(parent));
     }
@@ -182,7 +198,10 @@ fn a_context_shared_by_open_requests_leaves_the_choice_to_the_models() {
         assert_eq!(feed.of(call).source, ParentSource::Wire);
     }
     let stray = feed.of(stray);
-    assert_eq!((stray.trace_id, stray.parent_span_id, stray.source), ([3; 16], Some([4; 8]), ParentSource::Wire));
+    assert_eq!(
+        (stray.trace_id, stray.parent_span_id, stray.source),
+        ([3; 16], Some([4; 8]), ParentSource::Wire)
+    );
 }
 
 #[test]
@@ -278,7 +297,7 @@ fn a_long_request_does_not_hold_its_calls_for_ever() {
     feed.complete(below, task(PROXY, PROXY));
     feed.complete(call, task(APP, APP));
     feed.pass(feed.now + 10_010 * MS);
-    assert_eq!(feed.of(call).parent_span_id.is_some(), true);
+    assert!(feed.of(call).parent_span_id.is_some());
     assert_eq!(feed.of(below).parent_key.map(|key| key.0), Some(call));
     feed.complete(request, task(APP, APP));
     feed.pass(feed.now + 20 * MS);
@@ -300,7 +319,8 @@ fn a_trace_does_not_grow_without_end() {
     feed.complete(request, task(APP, APP));
     feed.end();
     let trace = feed.of(request).trace_id;
-    let (inside, outside): (Vec<_>, Vec<_>) = calls.iter().map(|key| feed.of(*key)).partition(|call| call.trace_id == trace);
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        calls.iter().map(|key| feed.of(*key)).partition(|call| call.trace_id == trace);
     assert_eq!((inside.len(), outside.len()), (9, 21));
     assert!(outside.iter().all(|call| call.parent_span_id.is_none() && call.links[0].trace_id == trace));
 }
@@ -337,7 +357,11 @@ fn anything(settings: Settings, seed: u64, steps: usize) {
                 let side = if rng.below(2) == 0 { Side::Client } else { Side::Server };
                 let position = positions.entry(number).or_insert(0);
                 *position += (rng.below(3) == 0) as u32;
-                let line = if number % 8 == 0 { Line::unix(number.into(), side) } else { Line::tcp(number, 80, side) };
+                let line = if number.is_multiple_of(8) {
+                    Line::unix(number.into(), side)
+                } else {
+                    Line::tcp(number, 80, side)
+                };
                 let key = feed.begin(side, who, &line, *position);
                 if rng.below(4) == 0 {
                     feed.context(key, &context(1 + rng.below(4) as u8, 1 + rng.below(3) as u8));
@@ -352,7 +376,13 @@ fn anything(settings: Settings, seed: u64, steps: usize) {
             }
             6..=8 if !open.is_empty() => {
                 let (key, ..) = open.swap_remove(rng.below(open.len() as u64) as usize);
-                let outcomes = [Outcome::Complete, Outcome::Aborted, Outcome::Upgraded, Outcome::Unfinished, Outcome::Gap];
+                let outcomes = [
+                    Outcome::Complete,
+                    Outcome::Aborted,
+                    Outcome::Upgraded,
+                    Outcome::Unfinished,
+                    Outcome::Gap,
+                ];
                 feed.finish(key, outcomes[rng.below(5) as usize]);
             }
             _ => {
@@ -375,7 +405,7 @@ fn anything(settings: Settings, seed: u64, steps: usize) {
     let mut checked = 0;
     for (exchange, decision) in feed.decided.values() {
         assert_ne!(decision.trace_id, [0; 16]);
-        assert_eq!(decision.parent_key.is_some() && decision.parent_span_id.is_none(), false);
+        assert!(decision.parent_key.is_none() || decision.parent_span_id.is_some());
         if let Some(parent) = decision.parent_key {
             let (above, span) = &feed.decided[&parent.0];
             assert_eq!((span.trace_id, Some(span.span_id)), (decision.trace_id, decision.parent_span_id));

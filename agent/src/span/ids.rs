@@ -59,12 +59,7 @@ fn span_domain(side: Side) -> u64 {
 }
 
 fn words(name: &MessageName) -> [u64; 4] {
-    [
-        (u64::from(name.request_base) << 32) | u64::from(name.response_base),
-        u64::from(name.position),
-        0,
-        0,
-    ]
+    [(u64::from(name.request_base) << 32) | u64::from(name.response_base), u64::from(name.position), 0, 0]
 }
 
 fn unnamed_words(name: &Unnamed) -> [u64; 4] {
@@ -102,11 +97,8 @@ mod tests {
 
     use super::*;
 
-    const NAME: MessageName = MessageName {
-        request_base: 0x0102_0304,
-        response_base: 0xa0b0_c0d0,
-        position: 517,
-    };
+    const NAME: MessageName =
+        MessageName { request_base: 0x0102_0304, response_base: 0xa0b0_c0d0, position: 517 };
 
     /// Computed from the description of the function by another program.
     #[test]

@@ -1,7 +1,11 @@
 //! Programs in small, with the truth known: what their threads do on sockets goes to a correlator, and its
 //! decisions are compared with what really caused each call.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small counts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's own data: a miss is a bug of the test"
+)]
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};

@@ -128,7 +128,8 @@ impl Calibrator {
         let weight = pairs as f64 * (1.0 - chance);
         let (mut precision, mut lower) = (0.0, 0.0);
         if weight > 0.0 && possible > 0.0 {
-            precision = ((possible - chance) / (1.0 - chance) / possible).max(0.0).min(1.0 - 1.0 / (weight + 1.0));
+            precision =
+                ((possible - chance) / (1.0 - chance) / possible).max(0.0).min(1.0 - 1.0 / (weight + 1.0));
             // Upper bound (95 %) of a Poisson count; 3 for none.
             lower = (1.0 - (impossible + 3.0 + 2.0 * impossible.sqrt()) / weight).max(0.0);
         }

@@ -77,7 +77,9 @@ impl Correlator {
                 Some(_) => {}
             }
         }
-        best.map_or(Verdict::Silent, |(request, model, confidence)| Verdict::Agreed(request, model, confidence))
+        best.map_or(Verdict::Silent, |(request, model, confidence)| {
+            Verdict::Agreed(request, model, confidence)
+        })
     }
 
     /// The response of a request begins or ends: looks at the calls that were claimed for it.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use spanwise_protocol::context::TraceContext;
 
+use super::Correlator;
 use super::arena::Id;
 use super::models::{chain, first_in_first_out, last_in, only, thread};
 use super::node::{Model, Node, Parent, Start};
 use super::process::{Input, Process};
-use super::Correlator;
 use crate::conn::{ConnInfo, MessageName};
 use crate::session::{Edge, Side, Signal, Task};
 use crate::span::{ParentSource, SpanId, ids};
@@ -51,8 +51,17 @@ impl Correlator {
         }
         let process = self.process(task.tgid);
         let span_id = self.span_id(side, key, at_ns, &conn, message);
-        let start =
-            Start { key, side, tgid: task.tgid, process, thread: owner(task), began_ns: at_ns, conn, message, span_id };
+        let start = Start {
+            key,
+            side,
+            tgid: task.tgid,
+            process,
+            thread: owner(task),
+            began_ns: at_ns,
+            conn,
+            message,
+            span_id,
+        };
         let id = self.nodes.insert(Node::new(start));
         self.keys.insert(key, id);
         match side {
@@ -79,7 +88,8 @@ impl Correlator {
             (Some(name), Side::Client) => ids::client_span_id(&name),
             (Some(name), Side::Server) => ids::server_span_id(&name),
             (None, _) => {
-                let name = ids::Unnamed { boot: self.settings.boot, cookie: conn.cookie, began_ns, counter: key };
+                let name =
+                    ids::Unnamed { boot: self.settings.boot, cookie: conn.cookie, began_ns, counter: key };
                 ids::unnamed_span_id(&name, side)
             }
         }
@@ -105,7 +115,9 @@ impl Correlator {
         if task.task == 0 {
             thread.read(Input::Request(id));
         } else {
-            process.thread(carrier(task), now_ns, bound, &mut self.counters.threads_crowded).read(Input::Request(id));
+            process
+                .thread(carrier(task), now_ns, bound, &mut self.counters.threads_crowded)
+                .read(Input::Request(id));
         }
         if on_thread.is_err() {
             process.thread.against();
@@ -194,7 +206,10 @@ impl Correlator {
         }
         // Both ends saw the same bytes: what one could not read, the other tells.
         if let Some(context) = inherited
-            && self.nodes.get(client).is_some_and(|node| node.context.is_none() && node.parent == Parent::Open)
+            && self
+                .nodes
+                .get(client)
+                .is_some_and(|node| node.context.is_none() && node.parent == Parent::Open)
         {
             self.context(client, context);
         }
@@ -289,7 +304,8 @@ impl Correlator {
         }
         if last {
             let contested = process.open.count > 1;
-            let claim = self.nodes.get(id).map(|node| (node.claim(Model::StartOrder).request, node.neighbour));
+            let claim =
+                self.nodes.get(id).map(|node| (node.claim(Model::StartOrder).request, node.neighbour));
             if let Some((request, far)) = claim
                 && request != Id::NONE
             {

@@ -64,7 +64,13 @@ pub(super) struct Thread {
 
 impl Thread {
     fn new() -> Self {
-        Self { open: Open::new(), input: Input::Nothing, sent: Id::NONE, answers: VecDeque::new(), used_ns: 0 }
+        Self {
+            open: Open::new(),
+            input: Input::Nothing,
+            sent: Id::NONE,
+            answers: VecDeque::new(),
+            used_ns: 0,
+        }
     }
 
     /// The thread has read requests.

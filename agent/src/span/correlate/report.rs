@@ -96,7 +96,8 @@ impl Correlator {
 
     /// Every model of every process that serves requests.
     pub fn explain(&self) -> Vec<ModelReport> {
-        let serving = self.processes.iter().map(|(_, process)| process).filter(|process| process.open.begun > 0);
+        let serving =
+            self.processes.iter().map(|(_, process)| process).filter(|process| process.open.begun > 0);
         serving.flat_map(report).collect()
     }
 }

@@ -85,7 +85,8 @@ impl Correlator {
         if let Some(node) = self.nodes.get_mut(id) {
             let id = own_trace_id(node.message, node.side, (boot, node.conn.cookie, node.began_ns, node.key));
             let (state, upstream, spans) = (None, None, AtomicU32::new(1));
-            node.trace = Some(Arc::new(Trace { id, flags: OWN_FLAGS, state, upstream, born_ns: now_ns, spans }));
+            node.trace =
+                Some(Arc::new(Trace { id, flags: OWN_FLAGS, state, upstream, born_ns: now_ns, spans }));
             node.parent_span = None;
         }
     }
@@ -140,9 +141,10 @@ impl Correlator {
         let pending = std::mem::take(&mut node.pending);
         let mut links = std::mem::take(&mut node.links);
         if !force {
-            let open = pending.iter().map(|link| link.request).find(|request| {
-                self.nodes.get(*request).is_some_and(|request| request.trace.is_none())
-            });
+            let open = pending
+                .iter()
+                .map(|link| link.request)
+                .find(|request| self.nodes.get(*request).is_some_and(|request| request.trace.is_none()));
             if let Some(request) = open {
                 if let Some(request) = self.nodes.get_mut(request) {
                     request.waiting.push(id);
@@ -193,14 +195,17 @@ impl Correlator {
 
     /// Keeps a call that went out for its server's end: that of an answered one can only be late in the ring.
     fn linger(&mut self, id: Id, complete: bool) {
-        if self.lingers.iter().map(std::collections::VecDeque::len).sum::<usize>() >= self.settings.max_lingering {
+        if self.lingers.iter().map(std::collections::VecDeque::len).sum::<usize>()
+            >= self.settings.max_lingering
+        {
             self.counters.lingering_crowded += 1;
             let [answered, others] = &mut self.lingers;
             if let Some((_, oldest)) = answered.pop_front().or_else(|| others.pop_front()) {
                 self.linger_ends(oldest);
             }
         }
-        let (slot, wait_ns) = if complete { (0, ANSWERED_LINGER_NS) } else { (1, self.settings.late_server_ns) };
+        let (slot, wait_ns) =
+            if complete { (0, ANSWERED_LINGER_NS) } else { (1, self.settings.late_server_ns) };
         if let Some(node) = self.nodes.get_mut(id) {
             node.lingering = true;
         }

@@ -145,7 +145,8 @@ impl Correlator {
                 return false;
             }
             // A thread that makes calls while it writes its response confirms them with the end of it.
-            let streams = self.nodes.get(node.claim(Model::Thread).request).is_some_and(|request| !request.closed);
+            let streams =
+                self.nodes.get(node.claim(Model::Thread).request).is_some_and(|request| !request.closed);
             if node.began_ns < oldest_ns && node.exchange.is_some() && !streams {
                 self.decide_call(*call, true);
                 return false;
@@ -180,7 +181,11 @@ impl Correlator {
         }
         if self.waits(id) {
             // What is left to wait for are links, or the parent of a request whose trace is known.
-            if self.nodes.get(id).is_some_and(|node| node.parent_span.is_none() && matches!(node.parent, Parent::Node(_))) {
+            if self
+                .nodes
+                .get(id)
+                .is_some_and(|node| node.parent_span.is_none() && matches!(node.parent, Parent::Node(_)))
+            {
                 self.keep_wire(id);
             }
             self.emit(id, true);
@@ -201,7 +206,8 @@ impl Correlator {
 
     /// Nothing more will be learnt about the calls of a process.
     pub(super) fn forget_process(&mut self, id: Id) {
-        let calls = self.processes.get_mut(id).map(|process: &mut Process| std::mem::take(&mut process.undecided));
+        let calls =
+            self.processes.get_mut(id).map(|process: &mut Process| std::mem::take(&mut process.undecided));
         for call in calls.unwrap_or_default() {
             self.decide_call(call, true);
         }

@@ -36,7 +36,8 @@ pub(in super::super) fn derive(
     contested: bool,
     found: &mut Vec<Id>,
 ) {
-    let Some((request_began_ns, answered_ns)) = nodes.get(request).map(|node| (node.began_ns, node.answer.first_ns))
+    let Some((request_began_ns, answered_ns)) =
+        nodes.get(request).map(|node| (node.began_ns, node.answer.first_ns))
     else {
         return;
     };
@@ -46,9 +47,16 @@ pub(in super::super) fn derive(
     for step in 0..REACH {
         let Some(node) = nodes.get(at) else { break };
         let own = node.process;
-        let next = [(Model::Next, node.input), (Model::Sibling, node.sibling_before), (Model::Sibling, node.sibling_after)];
+        let next = [
+            (Model::Next, node.input),
+            (Model::Sibling, node.sibling_before),
+            (Model::Sibling, node.sibling_after),
+        ];
         for (model, other) in next {
-            if other == call || found.len() >= start + REACH || found.iter().skip(start).any(|id| *id == other) {
+            if other == call
+                || found.len() >= start + REACH
+                || found.iter().skip(start).any(|id| *id == other)
+            {
                 continue;
             }
             let Some(named) = nodes.get(other) else { continue };

@@ -25,7 +25,13 @@ fn candidate(nodes: &Arena<Node>, call: Id, process: Id) -> Option<&Node> {
 /// Counts a pair that a completion model named; whether it is possible.
 ///
 /// `ends_fit`: what else is known does not exclude it.
-fn weigh(score: &mut Score, call_began_ns: u64, request_began_ns: u64, ends_fit: bool, contested: bool) -> bool {
+fn weigh(
+    score: &mut Score,
+    call_began_ns: u64,
+    request_began_ns: u64,
+    ends_fit: bool,
+    contested: bool,
+) -> bool {
     let possible = ends_fit && call_began_ns >= request_began_ns;
     if contested {
         if let Some(neighbour) = score.neighbours.swap(call_began_ns) {

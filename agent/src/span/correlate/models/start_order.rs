@@ -91,7 +91,8 @@ impl StartOrder {
                 Some(index) => Some(*self.requests.get(usize::try_from(index).ok()?)?),
                 None => None,
             };
-            let Some(request) = request.filter(|request| nodes.get(*request).is_some_and(Node::unanswered)) else {
+            let Some(request) = request.filter(|request| nodes.get(*request).is_some_and(Node::unanswered))
+            else {
                 // It was answered with fewer calls than it should have made: on to the next.
                 self.skipped += (place + 1).max(self.base) * each - number;
                 self.calibrator.pair(false);
@@ -104,7 +105,13 @@ impl StartOrder {
     }
 
     /// The answer to a call is complete: whether the request it was given to is still unanswered.
-    pub(in super::super) fn answer_read(&mut self, nodes: &Arena<Node>, request: Id, far: Id, contested: bool) -> bool {
+    pub(in super::super) fn answer_read(
+        &mut self,
+        nodes: &Arena<Node>,
+        request: Id,
+        far: Id,
+        contested: bool,
+    ) -> bool {
         let waits = |id: Id| nodes.get(id).is_some_and(Node::unanswered);
         let possible = waits(request);
         if contested || !possible {

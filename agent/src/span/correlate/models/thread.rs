@@ -61,7 +61,11 @@ impl ThreadScore {
 }
 
 /// A request begins on a thread, before it is counted there: whether it is alone, or counter-evidence.
-pub(in super::super) fn request_begins(nodes: &Arena<Node>, thread: &Thread, request: &Node) -> Result<bool, ()> {
+pub(in super::super) fn request_begins(
+    nodes: &Arena<Node>,
+    thread: &Thread,
+    request: &Node,
+) -> Result<bool, ()> {
     if thread.open.count == 0 {
         return Ok(true);
     }
@@ -83,7 +87,12 @@ pub(in super::super) fn name(nodes: &Arena<Node>, thread: &Thread, call: &Node) 
 }
 
 /// The call's answer was read by a thread (none: it ended without one). Gives counter-evidence.
-pub(in super::super) fn confirm(nodes: &mut Arena<Node>, process: &Process, call: Id, reader: Option<u64>) -> bool {
+pub(in super::super) fn confirm(
+    nodes: &mut Arena<Node>,
+    process: &Process,
+    call: Id,
+    reader: Option<u64>,
+) -> bool {
     let Some(node) = nodes.get(call) else { return false };
     let serves = |key: u64| process.threads.get(&key).is_some_and(Thread::serves);
     if let Some(reader) = reader
