@@ -113,6 +113,15 @@ fn timers_on_both_sides_leave_no_evidence() {
 }
 
 #[test]
+fn a_proxy_of_two_workers_that_passes_pieces_on() {
+    for concurrency in [1, 8, 64] {
+        let mut sim = Sim::new(Kind::Libuv, &[CALL], concurrency, 30_000);
+        sim.proxies = 2;
+        assert!(shares(&sim, "proxy").right >= 0.99);
+    }
+}
+
+#[test]
 fn goroutines_without_their_ids() {
     for concurrency in [4, 8, 64] {
         // What happens on threads is right too rarely; the order of calls only where nothing delays them.
