@@ -1,5 +1,4 @@
 //! Shares of right, wrong and abstained parents for programs of several kinds, as measured on real ones.
-#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small counts")]
 
 mod correlate_sim;
 
@@ -110,6 +109,15 @@ fn timers_on_both_sides_leave_no_evidence() {
             let shares = shares(&sim, "timers on both sides");
             assert!(concurrency == 2 || shares.abstained >= 0.9);
         }
+    }
+}
+
+#[test]
+fn a_proxy_of_two_workers_that_passes_pieces_on() {
+    for concurrency in [1, 8, 64] {
+        let mut sim = Sim::new(Kind::Libuv, &[CALL], concurrency, 30_000);
+        sim.proxies = 2;
+        assert!(shares(&sim, "proxy").right >= 0.99);
     }
 }
 

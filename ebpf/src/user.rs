@@ -190,14 +190,25 @@ fn capture_buffer(scratch: &mut Scratch, address: u64, moved: u32, want: u32) ->
             found |= flags::FAULT;
         }
     }
-    if captured < moved && moved >= TAIL as u32 {
-        let from = address + u64::from(moved) - TAIL as u64;
-        // SAFETY: TAIL bytes into an array of TAIL.
-        if unsafe { user_bytes(scratch.data.tail.as_mut_ptr(), TAIL as u32, from) } {
-            scratch.data.tail_len = TAIL as u8;
+    if captured < moved {
+        let len = masked(if moved < TAIL as u32 { moved } else { TAIL as u32 }, 15);
+        let offset = masked(TAIL as u32 - len, 7);
+        let from = address + u64::from(moved) - u64::from(len);
+        // SAFETY: at most 7 + 15 bytes into an array of 24.
+        if unsafe { user_bytes(scratch.tail.as_mut_ptr().add(offset as usize), len, from) } {
+            keep_tail(scratch, len);
         }
     }
     (captured, found)
+}
+
+/// The tail stands at the end of its field, however short the transfer was.
+#[inline(always)]
+fn keep_tail(scratch: &mut Scratch, len: u32) {
+    // SAFETY: eight bytes of an array of 24.
+    let tail = unsafe { read_volatile((&raw const scratch.tail).cast::<u64>()) };
+    scratch.data.tail = tail.to_ne_bytes();
+    scratch.data.tail_len = len as u8;
 }
 
 #[inline(always)]
@@ -228,7 +239,11 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
         write_volatile(&raw mut (*walk).found, u32::from(found));
         write_volatile(&raw mut (*walk).moved, moved);
         write_volatile(&raw mut (*walk).want, want);
-        let tail_from = if moved > TAIL as u32 && want < moved { moved - TAIL as u32 } else { moved };
+        let tail_from = if want >= moved {
+            moved // all of it is wanted, so no tail is needed
+        } else {
+            moved.saturating_sub(TAIL as u32)
+        };
         write_volatile(&raw mut (*walk).tail_from, tail_from);
     }
     for index in 0..MAX_IOVEC {
@@ -275,14 +290,12 @@ fn segment(scratch: &mut Scratch, index: usize) -> bool {
         if end > tail_from {
             let from = if at > tail_from { at } else { tail_from };
             let take = masked(end - from, 15);
-            let offset = masked(from - tail_from, 7);
+            let offset = masked(from - tail_from + (TAIL as u32).saturating_sub(moved), 7);
             if take > 0 {
                 user_bytes(scratch.tail.as_mut_ptr().add(offset as usize), take, base + u64::from(from - at));
             }
             if end >= moved {
-                let tail = read_volatile((&raw const scratch.tail).cast::<u64>());
-                scratch.data.tail = tail.to_ne_bytes();
-                scratch.data.tail_len = TAIL as u8;
+                keep_tail(scratch, if moved < TAIL as u32 { moved } else { TAIL as u32 });
             }
         }
         write_volatile(&raw mut (*walk).at, end);

@@ -76,7 +76,7 @@ fn chunks_beyond_a_hole_end_where_a_transfer_ends_like_them() {
 #[test]
 fn an_unseen_end_is_put_where_the_direction_turns_or_silence_falls() {
     let head = format!("{CHUNKED}400\r\nabcd");
-    let open = [burst(Q, GET), burst(R, &head), hole(R, 5000, "abcdefgh")];
+    let open = [burst(Q, GET), burst(R, &head), hole(R, 5000, "")];
     for (next, end) in [
         (Step::Idle, "< 0 end 5004 @5056"),
         (burst(Q, GET), "< 0 end 5004 @5056"),
@@ -104,6 +104,17 @@ fn an_unseen_end_is_put_where_the_direction_turns_or_silence_falls() {
     let mut script = open.to_vec();
     script.extend([Step::Idle, more(R, "late"), burst(Q, GET), burst(R, OK)]);
     assert_eq!(said(&script)[9..], ["< 1 begin @5060", "< 1 200 @5098", "< 1 end 2 @5100"]);
+}
+
+#[test]
+fn a_stream_of_events_may_be_silent() {
+    let head = format!("{CHUNKED}400\r\nabcd");
+    let mut script = vec![burst(Q, GET), burst(R, &head), hole(R, 5000, "data: 1\n"), Step::Idle];
+    let silent = said(&script).len();
+    script.extend([hole(R, 20, "a: 2\n\n\r\n"), Step::Idle]);
+    assert_eq!(said(&script).len(), silent, "silence ended what goes on");
+    script.push(hole(R, 5, "0\r\n\r\n"));
+    assert_eq!(said(&script).last().map(String::as_str), Some("< 0 end 5029 @5081"));
 }
 
 #[test]

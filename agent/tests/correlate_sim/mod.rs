@@ -1,7 +1,11 @@
 //! Programs in small, with the truth known: what their threads do on sockets goes to a correlator, and its
 //! decisions are compared with what really caused each call.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small counts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test's own data: a miss is a bug of the test"
+)]
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -219,6 +223,7 @@ pub enum Kind {
 enum Event {
     Arrive(usize),
     Answer(usize),
+    Rest(usize),
     Timer(usize),
     Poll,
 }
@@ -249,6 +254,8 @@ pub struct Sim {
     /// A call outside of requests so often (ns), zero for never; to a port.
     pub poll_ns: u64,
     pub poll_port: u16,
+    /// A proxy of so many worker processes that passes each answer on in two pieces, as they come; zero for none.
+    pub proxies: u32,
     /// Pause of each client between requests.
     pub think_ns: u64,
     pub seed: u64,
@@ -257,8 +264,20 @@ pub struct Sim {
 impl Sim {
     pub fn new(kind: Kind, script: &[Step], concurrency: usize, requests: usize) -> Self {
         let script = script.to_vec();
-        let (poll_ns, poll_port, think_ns, seed) = (0, 9_100, 100 * US, 7);
-        Self { kind, script, concurrency, requests, pool: 1_000, poll_ns, poll_port, think_ns, seed }
+        let seed = std::env::var("SPANWISE_SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+        let (poll_ns, poll_port, think_ns) = (0, 9_100, 100 * US);
+        Self {
+            kind,
+            script,
+            concurrency,
+            requests,
+            pool: 1_000,
+            poll_ns,
+            poll_port,
+            proxies: 0,
+            think_ns,
+            seed,
+        }
     }
 }
 
@@ -390,7 +409,7 @@ impl Run<'_> {
                 let tid = self.own_tid(client);
                 let position = self.position(0, client);
                 let line = Line::tcp(client as u32, 8_000, Side::Server);
-                let key = self.feed.begin(Side::Server, task(TGID, tid), &line, position);
+                let key = self.feed.begin(Side::Server, self.who(tid), &line, position);
                 self.handlers.push(Handler { key, client, tid, step: 0, pending: 0 });
                 Some((self.handlers.len() - 1, tid))
             }
@@ -412,6 +431,31 @@ impl Run<'_> {
                     self.work();
                     self.send(None, usize::MAX, tid);
                 }
+                None
+            }
+            Event::Answer(call) if self.sim.proxies > 0 => {
+                self.work();
+                let (request, who) = self.proxied(call);
+                self.feed.answer(self.calls[call].key, who, true, false);
+                self.work();
+                self.feed.answer(self.handlers[request].key, who, true, false);
+                let time = self.feed.now + 20 * US + self.rng.below(MS);
+                self.at(time, Event::Rest(call));
+                None
+            }
+            Event::Rest(call) => {
+                self.work();
+                let (request, who) = self.proxied(call);
+                let Call { key, socket, .. } = self.calls[call];
+                self.free.push_back(socket);
+                self.feed.answer(key, who, false, true);
+                self.feed.finish(key, Outcome::Complete);
+                self.work();
+                let Handler { key, client, .. } = self.handlers[request];
+                self.feed.answer(key, who, false, true);
+                self.feed.finish(key, Outcome::Complete);
+                let time = self.feed.now + self.sim.think_ns + self.rng.below(self.sim.think_ns + 1);
+                self.at(time, Event::Arrive(client));
                 None
             }
             Event::Answer(call) => {
@@ -478,11 +522,23 @@ impl Run<'_> {
         let number = if polls { 49_000 } else { 1_000 + socket as u32 };
         let position = self.position(1, number as usize);
         let line = Line::tcp(number, if polls { self.sim.poll_port } else { 9_000 }, Side::Client);
-        let key = self.feed.begin(Side::Client, task(TGID, tid), &line, position);
+        let key = self.feed.begin(Side::Client, self.who(tid), &line, position);
         self.truth.push((key, request.map(|request| self.handlers[request].key)));
         self.calls.push(Call { key, request, socket, tid });
         let time = self.feed.now + 100 * US + self.rng.below(10 * MS);
         self.at(time, Event::Answer(self.calls.len() - 1));
+    }
+
+    /// The request of a call of a proxy, and the worker.
+    fn proxied(&self, call: usize) -> (usize, Task) {
+        let Some(request) = self.calls[call].request else { panic!("a proxy makes no calls of its own") };
+        let tid = self.handlers[request].tid;
+        (request, task(tid, tid))
+    }
+
+    /// Workers of a proxy are processes of one thread; else all is one process.
+    fn who(&self, tid: u32) -> Task {
+        if self.sim.proxies > 0 { task(tid, tid) } else { task(TGID, tid) }
     }
 
     fn position(&mut self, side: usize, line: usize) -> u32 {
@@ -493,6 +549,7 @@ impl Run<'_> {
 
     fn own_tid(&mut self, client: usize) -> u32 {
         match self.sim.kind {
+            _ if self.sim.proxies > 0 => TGID + client as u32 % self.sim.proxies,
             Kind::Libuv | Kind::Asyncio => TGID,
             Kind::Threads | Kind::Handoff => TGID + 1 + client as u32,
             Kind::Go => self.any_tid(0),

@@ -92,6 +92,16 @@ impl Body {
         Self::Unsure(until, Recent::default())
     }
 
+    /// Whether silence may mean the end. Not while it is known that the last transfer did not end as the body will: a
+    /// stream of events may be silent for long.
+    pub(super) fn may_be_over(&self) -> bool {
+        match self {
+            Self::Unsure(Until::ChunkEnd, recent) => recent.len == 0 || recent.ends_with(b"\r\n\r\n"),
+            Self::Unsure(..) => true,
+            Self::Length(_) | Self::Chunked(_) | Self::Close => false,
+        }
+    }
+
     /// Takes captured bytes; adds what is body to `moved`.
     pub(super) fn bytes(&mut self, bytes: &[u8], moved: &mut u64) -> Progress {
         match self {

@@ -63,6 +63,11 @@ impl Half {
         matches!(self.state, State::Body(Body::Unsure(..)))
     }
 
+    /// Whether silence may mean that the message is over.
+    pub(super) fn may_be_over(&self) -> bool {
+        matches!(&self.state, State::Body(body) if body.may_be_over())
+    }
+
     /// Whether a body was announced, and nothing of it came.
     pub(super) fn awaits_body(&self) -> bool {
         self.body == 0 && matches!(self.state, State::Body(Body::Length(_) | Body::Chunked(_)))

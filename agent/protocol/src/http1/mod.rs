@@ -68,10 +68,10 @@ impl Parser for Connection {
     }
 
     fn idle(&mut self, sink: Sink<'_>) {
-        if self.request.is_unsure() {
+        if self.request.may_be_over() {
             self.end_request(0, State::Lost, sink);
         }
-        if self.response.is_unsure() {
+        if self.response.may_be_over() {
             self.end_response(0, State::Lost, sink);
         }
     }

@@ -51,11 +51,13 @@ impl<T> Arena<T> {
         Id { index, generation: 0 }
     }
 
+    #[inline]
     pub(super) fn get(&self, id: Id) -> Option<&T> {
         let slot = self.slots.get(id.index as usize)?;
         if slot.generation == id.generation { slot.value.as_ref() } else { None }
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
         let slot = self.slots.get_mut(id.index as usize)?;
         if slot.generation == id.generation { slot.value.as_mut() } else { None }

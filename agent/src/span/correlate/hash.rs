@@ -19,6 +19,7 @@ impl Seed {
 impl BuildHasher for Seed {
     type Hasher = Mixer;
 
+    #[inline]
     fn build_hasher(&self) -> Mixer {
         Mixer(self.0)
     }
@@ -29,6 +30,7 @@ impl BuildHasher for Seed {
 pub(super) struct Mixer(u64);
 
 impl Mixer {
+    #[inline]
     fn word(&mut self, word: u64) {
         let product = u128::from(self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         #[expect(clippy::cast_possible_truncation, reason = "both halves are folded")]
@@ -45,22 +47,27 @@ impl Hasher for Mixer {
         }
     }
 
+    #[inline]
     fn write_u8(&mut self, value: u8) {
         self.word(value.into());
     }
 
+    #[inline]
     fn write_u32(&mut self, value: u32) {
         self.word(value.into());
     }
 
+    #[inline]
     fn write_u64(&mut self, value: u64) {
         self.word(value);
     }
 
+    #[inline]
     fn write_usize(&mut self, value: usize) {
         self.word(value as u64);
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
         self.0
     }
