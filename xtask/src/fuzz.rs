@@ -8,7 +8,7 @@ use spanwise_tests::{paths, proc};
 
 use crate::run::{self, Options};
 
-const CARGO_FUZZ: &str = "0.13.1";
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// The `fuzz` task.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {

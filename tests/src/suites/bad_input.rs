@@ -112,12 +112,8 @@ fn dead_pid(context: &Context) -> Result<()> {
 fn config_file(context: &Context) -> Result<()> {
     let path = context.dir.join("bad.toml");
     std::fs::write(&path, "exporter = [unclosed\n")?;
-    let text = path.to_string_lossy().into_owned();
-    let (code, _, stderr) = once(&context.dir, &["agent", "--config", &text], Duration::from_secs(10))?;
-    complaint(code, &stderr, &[USAGE], "bad.toml")?;
-    let (code, _, stderr) =
-        once(&context.dir, &["agent", "--config", "/no/such/file.toml"], Duration::from_secs(10))?;
-    complaint(code, &stderr, &[USAGE], "/no/such/file.toml")
+    refused_for_self(context, &["--config", &path.to_string_lossy()], "bad.toml")?;
+    refused_for_self(context, &["--config", "/no/such/file.toml"], "/no/such/file.toml")
 }
 
 fn unwritable(context: &Context) -> Result<()> {
