@@ -58,6 +58,13 @@ impl Segments {
         }
     }
 
+    /// The same with a piece before it.
+    pub(crate) fn after(mut self, part: Bytes) -> Self {
+        self.len += part.len();
+        self.parts.push_front(part);
+        self
+    }
+
     /// The pieces.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
         self.parts.iter()

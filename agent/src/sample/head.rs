@@ -163,8 +163,7 @@ fn randomness(trace_id: &TraceId, trace_state: Option<&str>) -> u64 {
 
 /// The threshold of a share, (1 - share) * 2^56, rounded to a few digits so that its text is short.
 fn threshold(share: f64) -> u64 {
-    // Also the way of what is not a number: keep none.
-    if !(share > 0.0) {
+    if share.is_nan() || share <= 0.0 {
         return RANGE;
     }
     if share >= 1.0 {

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn randomness_is_exact() {
-        assert_eq!(randomness("a=1,ot=th:8;rv:0123456789abcd"), Some(0x0123_4567_89ab_cd));
+        assert_eq!(randomness("a=1,ot=th:8;rv:0123456789abcd"), Some(0x0001_2345_6789_abcd));
         for bad in ["ot=rv:123", "ot=rv:0123456789ABCD", "ot=rv:+123456789abcd", "xot=rv:0123456789abcd", ""]
         {
             assert_eq!(randomness(bad), None, "{bad}");

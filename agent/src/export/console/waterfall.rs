@@ -167,11 +167,9 @@ fn row<'a>(span: &'a Span, branch: &str) -> Row<'a> {
         label.push_str("~ ");
     }
     label.push_str(&harmless(&span.name));
-    if let Some(path) = path(span) {
-        if !span.name.ends_with(path) {
-            label.push(' ');
-            label.push_str(&harmless(path));
-        }
+    if let Some(path) = path(span).filter(|path| !span.name.ends_with(path)) {
+        label.push(' ');
+        label.push_str(&harmless(path));
     }
     let status = match (int(span, "http.response.status_code"), span.status) {
         (Some(code), _) => code.to_string(),

@@ -1,35 +1,42 @@
-//! OTLP over gRPC. The request is already encoded, so the codec hands its bytes through.
+//! OTLP over gRPC: one unary call, framed here, because the request is already encoded and compressed.
 //!
 //! Comes in: an encoded request. Goes out: one attempt to send it, as a [`Verdict`].
 
-use std::error::Error;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Uri};
-use tonic::client::Grpc;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::metadata::MetadataMap;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, TE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, SizeHint};
+use tonic::client::GrpcService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Extensions, Status};
+use tonic::{Code, Status};
 
 use super::super::batch::Segments;
-use super::super::retry::{Verdict, grpc_failure};
+use super::super::retry::{Verdict, grpc_failure, http_failure};
 use super::super::{ExportError, USER_AGENT};
-use super::{LARGEST_ANSWER, answer, chain, tls};
+use super::{LARGEST_ANSWER, answer, chain, gzip, tls};
 use crate::config::{Compression, Otlp};
 
 const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// Compression flag and length before each message.
+const PREFIX: usize = 5;
 
 /// Sends to one endpoint.
 pub(super) struct GrpcClient {
-    grpc: Grpc<Channel>,
+    channel: Channel,
     headers: HeaderMap,
+    gzip: bool,
 }
 
 impl GrpcClient {
     /// Must be called inside the runtime that will send.
-    pub(super) fn new(otlp: &Otlp, uri: Uri, headers: HeaderMap) -> Result<Self, ExportError> {
+    pub(super) fn new(otlp: &Otlp, uri: Uri, mut headers: HeaderMap) -> Result<Self, ExportError> {
         let bad = |why: String| ExportError::Endpoint { endpoint: otlp.endpoint.clone(), why };
         let secure = uri.scheme_str() == Some("https");
         let mut endpoint = Endpoint::from(uri)
@@ -49,77 +56,126 @@ impl GrpcClient {
             }
             endpoint = endpoint.tls_config(config).map_err(|error| bad(chain(&error)))?;
         }
-        let mut grpc = Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(LARGEST_ANSWER);
-        if otlp.compression == Compression::Gzip {
-            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        let gzip = otlp.compression == Compression::Gzip;
+        if gzip {
+            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
         }
-        Ok(Self { grpc, headers })
+        Ok(Self { channel: endpoint.connect_lazy(), headers, gzip })
+    }
+
+    /// What is sent for a batch: one message with its prefix.
+    pub(super) fn payload(&self, body: &Segments) -> Result<Segments, String> {
+        let message = if self.gzip { gzip(body)? } else { body.clone() };
+        let len = u32::try_from(message.len()).map_err(|_| "it is too large for gRPC".to_owned())?;
+        let mut prefix = BytesMut::with_capacity(PREFIX);
+        prefix.put_u8(u8::from(self.gzip));
+        prefix.put_u32(len);
+        Ok(message.after(prefix.freeze()))
     }
 
     /// One attempt.
     pub(super) async fn send(&self, payload: &Segments) -> Verdict {
-        let mut grpc = self.grpc.clone();
-        if let Err(error) = grpc.ready().await {
+        let mut request = Request::new(tonic::body::Body::new(Parts::of(payload)));
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_static(PATH);
+        *request.headers_mut() = self.headers.clone();
+        let mut channel = self.channel.clone();
+        if let Err(error) = poll_fn(|context| GrpcService::poll_ready(&mut channel, context)).await {
             return Verdict::unreachable(chain(&error));
         }
-        let metadata = MetadataMap::from_headers(self.headers.clone());
-        let request = tonic::Request::from_parts(metadata, Extensions::default(), payload.clone());
-        match grpc.unary(request, PathAndQuery::from_static(PATH), Through).await {
-            Ok(response) => answer::protobuf(response.get_ref()),
-            Err(status) => judge(&status),
+        let response = match GrpcService::call(&mut channel, request).await {
+            Ok(response) => response,
+            Err(error) => return Verdict::unreachable(chain(&error)),
+        };
+        let (head, body) = response.into_parts();
+        if let Some(status) = Status::from_header_map(&head.headers) {
+            // The call ended without a message; OK without one is no answer that OTLP knows.
+            return if status.code() == Code::Ok { Verdict::Unclear } else { failure(&status) };
         }
-    }
-}
-
-fn judge(status: &Status) -> Verdict {
-    // The answer was a success with a message beyond the limit, refused here and not there.
-    if status.code() == Code::OutOfRange && status.message().contains("decoded message length too large") {
-        return Verdict::Unclear;
-    }
-    // A status of the endpoint has no source; one made here from a broken connection has.
-    match status.source() {
-        Some(source) => Verdict::unreachable(format!("{}: {}", status.code(), chain(source))),
-        None => grpc_failure(status.code() as i32, &answer::clean(status.message()), status.details()),
-    }
-}
-
-/// Hands bytes through.
-#[derive(Clone, Copy, Debug)]
-struct Through;
-
-impl Codec for Through {
-    type Encode = Segments;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Through {
-    type Item = Segments;
-    type Error = Status;
-
-    fn encode(&mut self, item: Segments, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.reserve(item.len());
-        for part in item.parts() {
-            out.put_slice(part);
+        if head.status != StatusCode::OK {
+            let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            return http_failure(head.status.as_u16(), retry_after, super::now());
         }
-        Ok(())
+        read(body).await
     }
 }
 
-impl Decoder for Through {
-    type Item = Bytes;
-    type Error = Status;
+fn failure(status: &Status) -> Verdict {
+    grpc_failure(status.code() as i32, &answer::clean(status.message()), status.details())
+}
 
-    fn decode(&mut self, input: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(input.copy_to_bytes(input.remaining())))
+/// Reads message and status.
+async fn read(mut body: tonic::body::Body) -> Verdict {
+    let mut message = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(status) => return Verdict::unreachable(chain(&status)),
+        };
+        if let Some(trailers) = frame.trailers_ref() {
+            return match Status::from_header_map(trailers) {
+                Some(status) if status.code() == Code::Ok => taken(&message),
+                Some(status) => failure(&status),
+                None => break,
+            };
+        }
+        let Ok(data) = frame.into_data() else { continue };
+        if message.len() + data.len() > LARGEST_ANSWER + PREFIX {
+            // It began as a success does.
+            return Verdict::Unclear;
+        }
+        message.extend_from_slice(&data);
+    }
+    Verdict::Refused { why: "it answered without a gRPC status".to_owned() }
+}
+
+/// Judges the message of a success. It is never compressed, because that was not offered.
+fn taken(framed: &[u8]) -> Verdict {
+    match framed.split_at_checked(PREFIX) {
+        Some(([0, a, b, c, d], message))
+            if u32::from_be_bytes([*a, *b, *c, *d]) as usize == message.len() =>
+        {
+            answer::protobuf(message)
+        }
+        _ => Verdict::Unclear,
+    }
+}
+
+/// A request body of several pieces, none of them copied.
+struct Parts {
+    parts: VecDeque<Bytes>,
+    len: u64,
+}
+
+impl Parts {
+    fn of(payload: &Segments) -> Self {
+        Self { parts: payload.parts().cloned().collect(), len: payload.len() as u64 }
+    }
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = self.parts.pop_front();
+        if let Some(part) = &part {
+            self.len -= part.len() as u64;
+        }
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.len)
     }
 }

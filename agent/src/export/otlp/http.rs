@@ -2,11 +2,7 @@
 //!
 //! Comes in: an encoded request. Goes out: one attempt to send it, as a [`Verdict`].
 
-use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use bytes::{Buf, Bytes};
-use flate2::write::GzEncoder;
+use bytes::Buf;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
@@ -19,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::super::batch::Segments;
 use super::super::retry::{Verdict, http_failure};
 use super::super::{ExportError, USER_AGENT as AGENT};
-use super::{LARGEST_ANSWER, answer, chain, tls};
+use super::{LARGEST_ANSWER, answer, chain, gzip, tls};
 use crate::config::{Compression, Otlp, OtlpProtocol};
 
 /// Sends to one endpoint.
@@ -62,17 +58,7 @@ impl HttpClient {
 
     /// What is sent for a batch, the same at each attempt.
     pub(super) fn payload(&self, body: &Segments) -> Result<Segments, String> {
-        if !self.gzip {
-            return Ok(body.clone());
-        }
-        let out = Vec::with_capacity(body.len() / 4);
-        // The fastest level: the machine belongs to the programs that are traced.
-        let mut encoder = GzEncoder::new(out, flate2::Compression::fast());
-        for part in body.parts() {
-            encoder.write_all(part).map_err(|error| error.to_string())?;
-        }
-        let out = encoder.finish().map_err(|error| error.to_string())?;
-        Ok(Bytes::from(out).into())
+        if self.gzip { gzip(body) } else { Ok(body.clone()) }
     }
 
     /// One attempt.
@@ -89,9 +75,8 @@ impl HttpClient {
         let (head, body) = response.into_parts();
         if !head.status.is_success() {
             let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             // The body is not read: the connection is given up unless the rest is already there.
-            return http_failure(head.status.as_u16(), retry_after, now);
+            return http_failure(head.status.as_u16(), retry_after, super::now());
         }
         let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));

@@ -17,8 +17,11 @@ pub(super) fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, ExportErr
     std::fs::read(path).map_err(|source| ExportError::Read { what, path: path.to_owned(), source })
 }
 
-/// The client's certificate and key, both or none, in PEM.
-pub(super) fn identity(otlp: &Otlp) -> Result<Option<(Vec<u8>, Vec<u8>)>, ExportError> {
+/// A certificate and its key, in PEM.
+pub(super) type CertificateAndKey = (Vec<u8>, Vec<u8>);
+
+/// The client's certificate and key, both or none.
+pub(super) fn identity(otlp: &Otlp) -> Result<Option<CertificateAndKey>, ExportError> {
     match (&otlp.client_certificate, &otlp.client_key) {
         (Some(certificate), Some(key)) => {
             Ok(Some((read(certificate, "client certificate")?, read(key, "client key")?)))
