@@ -2,6 +2,7 @@
 //! OTLP/JSON lines. In every case the accounts balance.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
+mod collector;
 mod file;
 mod otlp;
 mod support;

@@ -1,92 +1,16 @@
 //! OTLP against endpoints that work, fail, come late, lie or say nothing. In every case the accounts balance.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use crate::collector::{Collector, partly, taken};
 use crate::support::*;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
 use prost::Message;
 use spanwise::config::{Compression, Exporter, OtlpProtocol};
 use spanwise::export::{ExportError, Exporters, Limits};
-use tonic::codec::CompressionEncoding;
-use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Status};
 
 const HTTP: [OtlpProtocol; 2] = [OtlpProtocol::HttpProtobuf, OtlpProtocol::HttpJson];
-
-type Answer = Result<ExportTraceServiceResponse, Status>;
-
-/// A gRPC endpoint that keeps what it got and answers as told, by the number of the request.
-#[derive(Clone)]
-struct Collector {
-    got: Arc<Mutex<Vec<(MetadataMap, ExportTraceServiceRequest, Instant)>>>,
-    answer: Arc<dyn Fn(usize) -> Answer + Send + Sync>,
-}
-
-#[tonic::async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let index = {
-            let mut got = self.got.lock().unwrap();
-            got.push((metadata, message, Instant::now()));
-            got.len() - 1
-        };
-        (self.answer)(index).map(Response::new)
-    }
-}
-
-impl Collector {
-    fn start(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> (Self, SocketAddr) {
-        Self::start_with(tonic::transport::Server::builder(), answer)
-    }
-
-    fn start_with(
-        mut server: tonic::transport::Server,
-        answer: impl Fn(usize) -> Answer + Send + Sync + 'static,
-    ) -> (Self, SocketAddr) {
-        let this = Self { got: Arc::default(), answer: Arc::new(answer) };
-        let service = TraceServiceServer::new(this.clone()).accept_compressed(CompressionEncoding::Gzip);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let incoming = tonic::transport::server::TcpIncoming::from(listener);
-                server.add_service(service).serve_with_incoming(incoming).await.unwrap();
-            });
-        });
-        (this, address)
-    }
-
-    fn requests(&self) -> Vec<ExportTraceServiceRequest> {
-        self.got.lock().unwrap().iter().map(|(_, request, _)| request.clone()).collect()
-    }
-
-    fn times(&self) -> Vec<Instant> {
-        self.got.lock().unwrap().iter().map(|(_, _, at)| *at).collect()
-    }
-}
-
-fn taken() -> Answer {
-    Ok(ExportTraceServiceResponse::default())
-}
-
-fn partly(rejected_spans: i64) -> ExportTraceServiceResponse {
-    let partial = ExportTracePartialSuccess { rejected_spans, error_message: "too old".to_owned() };
-    ExportTraceServiceResponse { partial_success: Some(partial) }
-}
 
 #[test]
 fn every_span_arrives_over_http() {
@@ -274,21 +198,9 @@ fn an_endpoint_that_comes_late_gets_everything() {
         tick_until(&mut exporters, "a retry", |stage| note(stage, "retries") >= 2);
         assert_eq!(row(&exporters.stages()[0], "acknowledged"), 0);
         if protocol == OtlpProtocol::Grpc {
-            // Not a gRPC endpoint yet: it speaks HTTP/1.
-            let listener = TcpListener::bind(address).unwrap();
-            let service =
-                TraceServiceServer::new(Collector { got: Arc::default(), answer: Arc::new(|_| taken()) });
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    listener.set_nonblocking(true).unwrap();
-                    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                    let incoming = tonic::transport::server::TcpIncoming::from(listener);
-                    let mut server = tonic::transport::Server::builder();
-                    server.add_service(service).serve_with_incoming(incoming).await.unwrap();
-                });
-            });
+            let collector = Collector::on(TcpListener::bind(address).unwrap(), |_| taken());
             tick_until(&mut exporters, "delivery", |stage| row(stage, "acknowledged") == 1_000);
+            assert_each_once(&collector.requests(), 1_000);
         } else {
             let endpoint = Endpoint::on(TcpListener::bind(address).unwrap(), |_| ok());
             tick_until(&mut exporters, "delivery", |stage| row(stage, "acknowledged") == 1_000);
@@ -416,13 +328,17 @@ fn exporters_that_are_dropped_leave_no_thread_behind() {
     };
     let all = [Exporter::Console, Exporter::Otlp(settings(OtlpProtocol::Grpc, endpoint.address))];
     let exporters = Exporters::start(&all, LIMITS).unwrap();
-    assert_eq!(threads().count(), 1);
+    // A thread gives itself its name, a moment after it began.
+    let wait_for = |count| {
+        let began = Instant::now();
+        while threads().count() != count {
+            assert!(began.elapsed() < PATIENCE, "not {count}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    wait_for(1);
     drop(exporters);
-    let began = Instant::now();
-    while threads().count() > 0 {
-        assert!(began.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(0);
 }
 
 #[test]
