@@ -32,7 +32,7 @@ const PROGRAMS: &[(Kind, u64)] = &[
     (Kind::Go("both"), 1),
 ];
 /// Requests after which the agent should know a program.
-const WARM: u64 = 300;
+const WARM: u64 = 3_000;
 
 #[derive(Serialize)]
 struct Row {
@@ -70,7 +70,8 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         }
         for at_once in [1, 8, 64] {
             // One at a time takes long, and there is little to get wrong.
-            let requests = if at_once == 1 { requests.min(300) } else { requests };
+            let few = |count: u64| if at_once == 1 { count.min(300) } else { count };
+            let (requests, warm) = (few(requests), few(warm));
             let row = measure(*kind, *calls, at_once, warm, requests)
                 .with_context(|| format!("{} at {at_once}", kind.name()))?;
             print(&row);

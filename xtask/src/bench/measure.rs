@@ -161,7 +161,8 @@ pub(super) fn finish(running: Running, sink: &Sink, requests: u64) -> Result<Own
     })
 }
 
-/// BPF time a message, in a run of its own, because measuring costs time too.
+/// BPF time a message of the server (two a request), in a run of its own, because measuring costs time too. The hooks also run,
+/// shortly, for the client, which is not traced; that time is charged to the server's messages.
 pub(super) fn bpf(app: &App, dir: &Path, sink: &Sink, seconds: u64) -> Result<f64> {
     let running = agent(app, dir, sink)?;
     let owned = Owned::by(running.agent.proc.pid())?;
