@@ -1,4 +1,6 @@
-//! What is in the kernel. In: bpftool. Out: ids of programs, maps and links, what programs cost, what maps weigh.
+//! What is in the kernel. In: a process, and bpftool. Out: the programs, maps and links that the process holds, what they cost,
+//! what they weigh, and which of them are still there when it is gone. Other processes may use BPF meanwhile: only what the
+//! one process holds is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,64 +15,82 @@ use crate::proc::capture;
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Ids of all programs, maps and links.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Loaded {
+/// Ids of what one process holds. The kernel gives an id only once.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Owned {
     programs: BTreeSet<u64>,
     maps: BTreeSet<u64>,
     links: BTreeSet<u64>,
 }
 
-impl Loaded {
-    /// Now.
-    pub fn now() -> Result<Self> {
-        let ids = |what: &str| -> Result<BTreeSet<u64>> {
-            Ok(show(what)?.iter().filter_map(|item| item.get("id")?.as_u64()).collect())
-        };
-        Ok(Self { programs: ids("prog")?, maps: ids("map")?, links: ids("link")? })
+impl Owned {
+    /// By a running process: what its descriptors are, and the maps of its programs.
+    pub fn by(pid: u32) -> Result<Self> {
+        let folder = format!("/proc/{pid}/fdinfo");
+        let mut owned = Self::default();
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {folder}"))? {
+            // A descriptor may be closed meanwhile.
+            owned.take(&fs::read_to_string(entry?.path()).unwrap_or_default());
+        }
+        for program in show("prog")?.iter().filter(|item| owned.programs.contains(&id(item))) {
+            let maps = program.get("map_ids").and_then(Value::as_array);
+            owned.maps.extend(maps.into_iter().flatten().filter_map(Value::as_u64));
+        }
+        Ok(owned)
     }
 
-    /// What is there now and was not `before`, in words; empty when nothing is.
-    pub fn beyond(&self, before: &Self) -> String {
-        let new = |what: &str, now: &BTreeSet<u64>, then: &BTreeSet<u64>| {
-            let more: Vec<String> = now.difference(then).map(u64::to_string).collect();
-            if more.is_empty() { String::new() } else { format!("{what} {} ", more.join(", ")) }
-        };
-        new("programs", &self.programs, &before.programs)
-            + &new("maps", &self.maps, &before.maps)
-            + &new("links", &self.links, &before.links)
-    }
-
-    /// How many programs and links there are.
-    pub fn count(&self) -> usize {
-        self.programs.len() + self.links.len()
-    }
-}
-
-/// Runs and run time of programs loaded since `before`: name to (runs, nanoseconds).
-pub fn costs_since(before: &Loaded) -> Result<BTreeMap<String, (u64, u64)>> {
-    let mut costs = BTreeMap::new();
-    for item in show("prog")? {
-        let number = |key: &str| item.get(key).and_then(Value::as_u64);
-        if number("id").is_some_and(|id| !before.programs.contains(&id)) {
-            let name = item.get("name").and_then(Value::as_str).unwrap_or("unnamed").to_owned();
-            let entry: &mut (u64, u64) = costs.entry(name).or_default();
-            entry.0 += number("run_cnt").unwrap_or(0);
-            entry.1 += number("run_time_ns").unwrap_or(0);
+    /// The ids in the description of a descriptor.
+    fn take(&mut self, description: &str) {
+        for line in description.lines() {
+            let Some((key, value)) = line.split_once(':') else { continue };
+            let Ok(value) = value.trim().parse() else { continue };
+            match key {
+                "prog_id" => self.programs.insert(value),
+                "map_id" => self.maps.insert(value),
+                "link_id" => self.links.insert(value),
+                _ => false,
+            };
         }
     }
-    Ok(costs)
-}
 
-/// Memory of maps made since `before`, in bytes.
-pub fn map_bytes_since(before: &Loaded) -> Result<u64> {
-    let weight = |item: &Value| {
-        let id = item.get("id")?.as_u64()?;
-        let bytes = item.get("bytes_memlock")?;
-        let bytes = bytes.as_u64().or_else(|| bytes.as_str()?.parse().ok())?;
-        (!before.maps.contains(&id)).then_some(bytes)
-    };
-    Ok(show("map")?.iter().filter_map(weight).sum())
+    /// How many programs there are.
+    pub fn programs(&self) -> usize {
+        self.programs.len()
+    }
+
+    /// Which of them are still in the kernel, in words; empty when none are.
+    pub fn left(&self) -> Result<String> {
+        let mut words = String::new();
+        for (what, ids) in [("prog", &self.programs), ("map", &self.maps), ("link", &self.links)] {
+            for item in show(what)?.iter().filter(|item| ids.contains(&id(item))) {
+                let name = item.get("name").and_then(Value::as_str).unwrap_or("");
+                words += &format!("{what} {} {name}; ", id(item));
+            }
+        }
+        Ok(words)
+    }
+
+    /// Runs and run time of the programs: name to (runs, nanoseconds).
+    pub fn costs(&self) -> Result<BTreeMap<String, (u64, u64)>> {
+        let mut costs = BTreeMap::new();
+        for item in show("prog")?.iter().filter(|item| self.programs.contains(&id(item))) {
+            let number = |key: &str| item.get(key).and_then(Value::as_u64).unwrap_or(0);
+            let name = item.get("name").and_then(Value::as_str).unwrap_or("unnamed").to_owned();
+            let entry: &mut (u64, u64) = costs.entry(name).or_default();
+            entry.0 += number("run_cnt");
+            entry.1 += number("run_time_ns");
+        }
+        Ok(costs)
+    }
+
+    /// Memory of the maps, in bytes.
+    pub fn map_bytes(&self) -> Result<u64> {
+        let weight = |item: &Value| {
+            let bytes = item.get("bytes_memlock")?;
+            bytes.as_u64().or_else(|| bytes.as_str()?.parse().ok())
+        };
+        Ok(show("map")?.iter().filter(|item| self.maps.contains(&id(item))).filter_map(weight).sum())
+    }
 }
 
 /// Makes the kernel measure programs until this is dropped.
@@ -84,8 +104,28 @@ pub fn measure() -> Result<Undo> {
     }))
 }
 
+fn id(item: &Value) -> u64 {
+    item.get("id").and_then(Value::as_u64).unwrap_or(u64::MAX)
+}
+
 fn show(what: &str) -> Result<Vec<Value>> {
     let text = capture(Command::new(paths::need("bpftool")?).args(["--json", what, "show"]))?;
     let value: Value = serde_json::from_str(&text).context("bpftool said something unexpected")?;
     Ok(value.as_array().cloned().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Owned;
+
+    #[test]
+    fn descriptors_are_read() {
+        let mut owned = Owned::default();
+        owned.take(
+            "pos:\t0\nflags:\t02\nlink_type:\traw_tracepoint\nlink_id:\t7\nprog_tag:\tab\nprog_id:\t12\n",
+        );
+        owned.take("map_type:\t27\nmap_id:\t9\n");
+        owned.take("pos:\t0\n");
+        assert_eq!(format!("{owned:?}"), "Owned { programs: {12}, maps: {9}, links: {7} }");
+    }
 }

@@ -135,7 +135,7 @@ fn server(
     figures.push(figure(&name, "closed loop: spans lost, worst round", lost, 0.0));
 
     let bpf = measure::bpf(app, dir, sink, seconds)?;
-    figures.push(figure(&name, "BPF ns a message (two messages a request)", bpf, 350.0));
+    figures.push(figure(&name, "BPF ns a message, untraced client included", bpf, 350.0));
     Ok(())
 }
 

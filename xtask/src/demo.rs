@@ -72,7 +72,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     );
     println!("requests: {requests} at nginx, each of which makes 5 spans: {}", 5 * requests);
     println!("spans:    {} written to {}", report.spans.all.len(), kept.display());
-    println!("drops:    {}", report.stats.drops());
+    // The console is for eyes: it shows what eyes can follow, and counts the rest.
+    let unseen = report.stats.drops_named("console");
+    println!("drops:    {} (and {unseen} spans that the console left out)", report.stats.drops() - unseen);
     let whole = whole_traces(&report.spans);
     println!("traces:   {whole} of {requests} cross nginx, shop and stock from end to end");
     ensure!(whole > 0, "no trace crosses all three");

@@ -58,7 +58,13 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "bad_input/protocol",
         seconds: 30,
-        run: |context| refused_for_self(context, &["--protocol", "carrier-pigeon"], "carrier-pigeon"),
+        run: |context| {
+            refused_for_self(
+                context,
+                &["--exporter", "otlp", "--protocol", "carrier-pigeon"],
+                "carrier-pigeon",
+            )
+        },
     },
     Case {
         name: "bad_input/duration",

@@ -15,7 +15,7 @@ use crate::{judge, paths, proc};
 
 const REQUESTS: u64 = 1_000;
 /// Requests after which the agent knows the programs.
-const WARM: u64 = 300;
+const WARM: u64 = 3_000;
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "chain/curl", seconds: 60, run: curl },
