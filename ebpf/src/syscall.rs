@@ -27,7 +27,9 @@ pub fn sys_exit_io(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn direction_of(call: &Call) -> Option<Direction> {
     match call.nr {
-        nr::READ | nr::READV | nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG | nr::PREADV2 => Some(Direction::RECV),
+        nr::READ | nr::READV | nr::RECVFROM | nr::RECVMSG | nr::RECVMMSG | nr::PREADV2 => {
+            Some(Direction::RECV)
+        }
         nr::WRITE | nr::WRITEV | nr::SENDTO | nr::SENDMSG | nr::SENDMMSG | nr::PWRITEV2 | nr::SENDFILE => {
             Some(Direction::SEND)
         }
@@ -122,8 +124,7 @@ const MAX_VECTOR: u32 = 8;
 fn message_len(vector: u64, index: u32) -> Option<u32> {
     let mut len = 0u32;
     // SAFETY: four bytes into four bytes; msg_len is at 56 of a 64-byte mmsghdr.
-    let read = unsafe {
-        crate::read::user_bytes((&raw mut len).cast(), 4, vector + u64::from(index) * 64 + 56)
-    };
+    let read =
+        unsafe { crate::read::user_bytes((&raw mut len).cast(), 4, vector + u64::from(index) * 64 + 56) };
     read.then_some(len)
 }

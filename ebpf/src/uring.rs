@@ -35,7 +35,12 @@ pub fn wait_for_completion(t: &Transfer) -> Option<()> {
         let _ = URING.remove(&slot);
         return transfer(t, None);
     }
-    let pending = Pending { key: t.key, seq: if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied }, len: t.moved, at_ns: 0 };
+    let pending = Pending {
+        key: t.key,
+        seq: if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied },
+        len: t.moved,
+        at_ns: 0,
+    };
     if URING.insert(&slot, &pending, 0).is_err() {
         return transfer(t, None);
     }

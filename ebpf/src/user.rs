@@ -10,9 +10,7 @@ use spanwise_common::event::{Direction, flags};
 use spanwise_common::limits::{MAX_IOVEC, MAX_PAYLOAD, TAIL};
 
 use crate::maps::{Scratch, VECTORS, Vector};
-use crate::offsets::{
-    OFF_REGS_CS, OFF_REGS_DI, OFF_REGS_DX, OFF_REGS_ORIG_AX, OFF_REGS_R10, OFF_REGS_SI,
-};
+use crate::offsets::{OFF_REGS_CS, OFF_REGS_DI, OFF_REGS_DX, OFF_REGS_ORIG_AX, OFF_REGS_R10, OFF_REGS_SI};
 use crate::read::{direct, masked, user_bytes};
 
 /// System call numbers (x86-64).
@@ -167,7 +165,13 @@ pub fn vector_ends(thread: u64) {
 /// Copies the first `want` bytes of a transfer of `moved` bytes into the scratch record, and its last ones if not
 /// all were wanted. Returns the bytes captured and flags.
 #[inline(always)]
-pub fn capture(scratch: &mut Scratch, place: Place, moved: u32, want: u32, direction: Direction) -> (u32, u16) {
+pub fn capture(
+    scratch: &mut Scratch,
+    place: Place,
+    moved: u32,
+    want: u32,
+    direction: Direction,
+) -> (u32, u16) {
     let _ = direction;
     scratch.data.tail_len = 0;
     match place {

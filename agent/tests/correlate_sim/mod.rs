@@ -531,7 +531,9 @@ impl Run<'_> {
 
     /// The request of a call of a proxy, and the worker.
     fn proxied(&self, call: usize) -> (usize, Task) {
-        let Some(request) = self.calls[call].request else { panic!("a proxy makes no calls of its own") };
+        let Some(request) = self.calls[call].request else {
+            unreachable!("a proxy makes no calls of its own")
+        };
         let tid = self.handlers[request].tid;
         (request, task(tid, tid))
     }
