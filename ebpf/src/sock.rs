@@ -57,10 +57,10 @@ fn completed(ctx: &BtfTracePointContext, direction: Direction) -> Option<()> {
         let call = Call::current();
         if ret < 0 || (ret == 0 && direction == Direction::SEND) {
             counters()?[count::EMPTY as usize] += 1;
-            if let Some(call) = call {
-                if call.nr == nr::SENDMMSG || call.nr == nr::RECVMMSG {
-                    vector_ends(id);
-                }
+            if let Some(call) = call
+                && (call.nr == nr::SENDMMSG || call.nr == nr::RECVMMSG)
+            {
+                vector_ends(id);
             }
             return None;
         }
@@ -68,14 +68,14 @@ fn completed(ctx: &BtfTracePointContext, direction: Direction) -> Option<()> {
             counters()?[count::PEEKED as usize] += 1;
             return None;
         }
-        if ret == 0 {
-            // Reading nothing because nothing was asked for is not the end of the stream.
-            if let Some(call) = call {
-                if (call.nr == nr::READ || call.nr == nr::RECVFROM) && call.dx == 0 {
-                    counters()?[count::EMPTY as usize] += 1;
-                    return None;
-                }
-            }
+        // Reading nothing because nothing was asked for is not the end of the stream.
+        if ret == 0
+            && let Some(call) = call
+            && (call.nr == nr::READ || call.nr == nr::RECVFROM)
+            && call.dx == 0
+        {
+            counters()?[count::EMPTY as usize] += 1;
+            return None;
         }
         let key = bpf_get_socket_cookie(sk as *mut core::ffi::c_void);
         let seqs = match stream {

@@ -142,10 +142,10 @@ fn message(address: u64) -> Place {
 fn vector_index(base: u64, count: u64, moved: i64, thread: u64) -> u32 {
     let mut index = 0;
     // SAFETY: the value is copied at once.
-    if let Some(known) = unsafe { VECTORS.get(&thread) } {
-        if known.base == base {
-            index = known.index;
-        }
+    if let Some(known) = unsafe { VECTORS.get(&thread) }
+        && known.base == base
+    {
+        index = known.index;
     }
     let next = index + 1;
     if moved < 0 || u64::from(next) >= count {

@@ -35,6 +35,18 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
                 .env("SPANWISE_BPF", "stub"),
         ),
     );
+    // For the host, whose compiler has a linter and a core library; the code is the same. It uses an unstable feature.
+    note(
+        "lints of the BPF side",
+        run::run(
+            run::cargo()
+                .args(["clippy", "--quiet", "--config", "profile.dev.panic='abort'", "--target-dir"])
+                .arg(paths::target().join("bpf-lints"))
+                .args(["--", "-D", "warnings"])
+                .env("RUSTC_BOOTSTRAP", "1")
+                .current_dir(paths::root().join("ebpf")),
+        ),
+    );
     note("order of the stages", sources::stages(&paths::root().join("agent/src")));
     note("what the parsers know", sources::parsers(&paths::root().join("agent/protocol")));
     note("length of files", sources::lengths(&paths::root()));
