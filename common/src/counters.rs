@@ -41,4 +41,8 @@ counters! {
     SHIPPED_OTHER = 12, "other records shipped";
     /// Transfers on sockets that are neither TCP nor unix streams.
     OTHER_SOCKETS = 13, "transfers on other sockets";
+    /// Transfers of io_uring that wait for their completion, which knows the buffer.
+    URING_WAITED = 14, "io_uring transfers that waited";
+    /// Those whose completion came, or that were told without.
+    URING_TOLD = 15, "io_uring transfers told";
 }

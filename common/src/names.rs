@@ -19,6 +19,8 @@ pub mod program {
     pub const SOCK_RECV: &str = "sock_recv";
     /// A TCP socket changed its state.
     pub const TCP_STATE: &str = "tcp_state";
+    /// Plane `sock`: bytes left a TCP socket by `splice`.
+    pub const TCP_SPLICE: &str = "tcp_splice";
     /// Plane `syscall`: a system call of the read/write/send/recv families returned.
     pub const SYS_EXIT: &str = "sys_exit_io";
     /// An io_uring request completed.

@@ -87,7 +87,8 @@ pub fn describe(sock: u64, out: &mut Info) -> i32 {
             probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED),
         ) {
             out.own_base = una.wrapping_sub(acked as u32);
-            out.peer_base = next.wrapping_sub(received as u32);
+            let state = probed::<u8>(sock, &OFF_SK_STATE).unwrap_or(0);
+            out.peer_base = next.wrapping_sub(received as u32).wrapping_sub(has_fin(state) as u32);
             out.known |= known::BASES;
         }
     }
@@ -135,11 +136,27 @@ pub fn is_ignored(state: &State) -> bool {
 pub fn probed_seqs(sock: u64) -> Option<Seqs> {
     // SAFETY: helper reads.
     unsafe {
+        let copied = probed::<u32>(sock, &OFF_TP_COPIED_SEQ)?;
+        let state = probed::<u8>(sock, &OFF_SK_STATE)?;
+        let next = probed::<u32>(sock, &OFF_TP_RCV_NXT)?;
         Some(Seqs {
             write: probed::<u32>(sock, &OFF_TP_WRITE_SEQ)?,
-            copied: probed::<u32>(sock, &OFF_TP_COPIED_SEQ)?,
+            copied: without_fin(state, copied, next),
         })
     }
+}
+
+/// States in which the peer's FIN has been received: CLOSE_WAIT, LAST_ACK, CLOSING.
+#[inline(always)]
+pub fn has_fin(state: u8) -> bool {
+    matches!(state, 8 | 9 | 11)
+}
+
+/// A FIN takes a sequence number of its own. Once the application's reading has passed it, `copied_seq` is one more than
+/// the bytes that were read.
+#[inline(always)]
+pub fn without_fin(state: u8, copied: u32, next: u32) -> u32 {
+    if has_fin(state) && copied == next { copied.wrapping_sub(1) } else { copied }
 }
 
 /// Identity of a socket where no cookie can be had: the number of its inode, marked so that it never equals one.

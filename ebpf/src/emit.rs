@@ -122,7 +122,12 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
 fn sequence(t: &Transfer, state: &mut State) -> u32 {
     let send = t.direction == Direction::SEND;
     match t.stream {
-        Stream::Tcp => (if send { t.seqs.write } else { t.seqs.copied }).wrapping_sub(t.moved),
+        Stream::Tcp if send => t.seqs.write.wrapping_sub(t.moved),
+        Stream::Tcp => {
+            // For `splice`, which tells where it came to but not how far it went.
+            state.received = t.seqs.copied;
+            t.seqs.copied.wrapping_sub(t.moved)
+        }
         Stream::Unix => {
             let counter = if send { &mut state.sent } else { &mut state.received };
             let first = *counter;

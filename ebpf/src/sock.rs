@@ -84,9 +84,13 @@ fn completed(ctx: &BtfTracePointContext, direction: Direction) -> Option<()> {
                 if tcp.is_null() {
                     return None;
                 }
-                Seqs {
-                    write: direct::<u32>(tcp, &OFF_TP_WRITE_SEQ)?,
-                    copied: direct::<u32>(tcp, &OFF_TP_COPIED_SEQ)?,
+                if direction == Direction::SEND {
+                    Seqs { write: direct::<u32>(tcp, &OFF_TP_WRITE_SEQ)?, copied: 0 }
+                } else {
+                    let copied = direct::<u32>(tcp, &OFF_TP_COPIED_SEQ)?;
+                    let state = direct::<u8>(sk, &OFF_SK_STATE)?;
+                    let next = direct::<u32>(tcp, &OFF_TP_RCV_NXT)?;
+                    Seqs { write: 0, copied: conn::without_fin(state, copied, next) }
                 }
             }
             Stream::Unix => Seqs { write: 0, copied: 0 },
@@ -105,11 +109,12 @@ fn completed(ctx: &BtfTracePointContext, direction: Direction) -> Option<()> {
         if ret > 0 && direct::<u64>(task, &OFF_TASK_IO_URING).unwrap_or(0) != 0 {
             // Once a thread has used io_uring, its transfers may run inside any system call: the one that is under
             // way is the cause only if its descriptor is this socket.
-            let own = match call {
-                Some(call) if call.is_transfer() => conn::sock_of_fd(task as u64, call.di) == Some(sk as u64),
-                _ => false,
+            let fd = match call {
+                Some(call) if call.is_transfer() || call.nr == nr::SENDFILE => Some(call.di),
+                Some(call) if call.nr == nr::SPLICE => Some(call.dx),
+                _ => None,
             };
-            if !own {
+            if fd.and_then(|fd| conn::sock_of_fd(task as u64, fd)) != Some(sk as u64) {
                 return uring::wait_for_completion(&t);
             }
         }

@@ -50,10 +50,17 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
     let ret: i64 = ctx.arg(1);
     // SAFETY: `regs` is a pt_regs pointer for the verifier.
     let call = unsafe { Call::from_regs(regs)? };
-    let direction = direction_of(&call)?;
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task_btf() } as u64;
-    let sock = conn::sock_of_fd(task, call.di)?;
+    let (direction, sock) = if call.nr == nr::SPLICE {
+        // Between a pipe and something else: either end may be the socket.
+        match conn::sock_of_fd(task, call.dx) {
+            Some(sock) => (Direction::SEND, sock),
+            None => (Direction::RECV, conn::sock_of_fd(task, call.di)?),
+        }
+    } else {
+        (direction_of(&call)?, conn::sock_of_fd(task, call.di)?)
+    };
     let Some(stream) = conn::probed_stream(sock) else {
         counters()?[count::OTHER_SOCKETS as usize] += 1;
         return None;

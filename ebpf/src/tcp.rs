@@ -1,16 +1,18 @@
-//! A TCP connection goes towards its end.
+//! TCP beside the transfers: a connection goes towards its end; bytes leave a socket by `splice`.
 //!
 //! match-proto: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+//! match-proto: tcp_rcv_space_adjust(struct sock *sk)
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use spanwise_common::event::{Close, Kind};
+use spanwise_common::event::{Close, Direction, Kind, plane};
 
-use crate::conn::inode_key;
-use crate::emit::{header, output_plain};
-use crate::maps::CONNS;
+use crate::conn::{self, Seqs, Stream, inode_key};
+use crate::emit::{Transfer, header, output_plain, transfer};
+use crate::maps::{CONNS, PROCS};
+use crate::user::{Call, nr};
 
 const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
@@ -49,4 +51,45 @@ fn changed(ctx: &BtfTracePointContext) -> Option<()> {
     };
     output_plain(&record);
     Some(())
+}
+
+/// `splice` reads below the hook of the receives. This one fires for every receive, so the number of the system call is
+/// looked at before anything else.
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+pub fn tcp_splice(ctx: BtfTracePointContext) -> i32 {
+    let _ = spliced(&ctx);
+    0
+}
+
+#[inline(always)]
+fn spliced(ctx: &BtfTracePointContext) -> Option<()> {
+    let call = Call::current()?;
+    if call.nr != nr::SPLICE {
+        return None;
+    }
+    let id = bpf_get_current_pid_tgid();
+    let tgid = (id >> 32) as u32;
+    // SAFETY: only asked whether it is there.
+    unsafe { PROCS.get(&tgid) }?;
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: `sk` is a trusted sock pointer for the verifier.
+    let key = unsafe { bpf_get_socket_cookie(sk as *mut core::ffi::c_void) };
+    let copied = conn::probed_seqs(sk as u64)?.copied;
+    // SAFETY: copied at once. A connection whose first bytes are spliced has no state yet: nothing to compare with.
+    let before = unsafe { CONNS.get(&key) }?.received;
+    let moved = copied.wrapping_sub(before);
+    if moved == 0 || moved > 1 << 30 || before == 0 {
+        return None;
+    }
+    let t = Transfer {
+        key,
+        sock: sk as u64,
+        stream: Stream::Tcp,
+        seqs: Seqs { write: 0, copied },
+        moved,
+        direction: Direction::RECV,
+        id,
+        plane: plane::SOCK,
+    };
+    transfer(&t, None)
 }

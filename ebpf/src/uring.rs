@@ -5,10 +5,11 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use spanwise_common::counters as count;
 use spanwise_common::event::{Direction, plane};
 
 use crate::conn::{self, Seqs, Stream};
-use crate::emit::{Transfer, transfer};
+use crate::emit::{Transfer, counters, transfer};
 use crate::maps::{PROCS, Pending, URING};
 use crate::offsets::*;
 use crate::read::probed;
@@ -25,25 +26,25 @@ fn slot(cookie: u64, direction: Direction) -> u64 {
     cookie << 1 | u64::from(direction.0)
 }
 
-/// Keeps a transfer until its completion tells where the bytes are. One that is still there goes out without bytes.
+/// Keeps a transfer until its completion tells where the bytes are. If another one of the connection waits already, both
+/// go out without bytes, in order.
 #[inline(always)]
 pub fn wait_for_completion(t: &Transfer) -> Option<()> {
     let slot = slot(t.key, t.direction);
+    let counters = counters()?;
     // SAFETY: copied at once.
-    if let Some(old) = unsafe { URING.get(&slot) } {
-        let _ = old;
+    if let Some(old) = unsafe { URING.get(&slot) }.copied() {
         let _ = URING.remove(&slot);
+        counters[count::URING_TOLD as usize] += 1;
+        // One transfer as long as both: they follow each other in the stream.
+        let both = Transfer { moved: old.len.wrapping_add(t.moved), ..*t };
+        return transfer(&both, None);
+    }
+    let seq = if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied };
+    if URING.insert(&slot, &Pending { key: t.key, seq, len: t.moved, at_ns: 0 }, 0).is_err() {
         return transfer(t, None);
     }
-    let pending = Pending {
-        key: t.key,
-        seq: if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied },
-        len: t.moved,
-        at_ns: 0,
-    };
-    if URING.insert(&slot, &pending, 0).is_err() {
-        return transfer(t, None);
-    }
+    counters[count::URING_WAITED as usize] += 1;
     Some(())
 }
 
@@ -75,6 +76,7 @@ fn completed(ctx: &BtfTracePointContext) -> Option<()> {
         let slot = slot(probed::<u64>(sock, &OFF_SK_COOKIE)?, direction);
         let pending = *URING.get(&slot)?;
         let _ = URING.remove(&slot);
+        counters()?[count::URING_TOLD as usize] += 1;
         let result = probed::<i32>(entry, &OFF_CQE_RES)?;
         let buffer = probed::<u64>(request, &OFF_IO_SR_BUF)?;
         let stream = conn::probed_stream(sock)?;

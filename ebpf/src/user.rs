@@ -25,6 +25,7 @@ pub mod nr {
     pub const RECVFROM: u64 = 45;
     pub const SENDMSG: u64 = 46;
     pub const RECVMSG: u64 = 47;
+    pub const SPLICE: u64 = 275;
     pub const RECVMMSG: u64 = 299;
     pub const SENDMMSG: u64 = 307;
     pub const PREADV2: u64 = 327;

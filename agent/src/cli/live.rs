@@ -128,11 +128,8 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
             Targets::Command(command) => report_status(start(&command)?.wait().ok()),
         };
     }
-    let limits = Limits {
-        batch_spans: settings.batch.size as u64,
-        delay: settings.batch.delay.min(Duration::from_secs(1)),
-        ..Limits::default()
-    };
+    let limits =
+        Limits { batch_spans: settings.batch.size as u64, delay: settings.batch.delay, ..Limits::default() };
     let recorder = settings.record.as_deref().map(create_recording).transpose()?;
     let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
     // Only what can be found wrong without side effects comes before this.
@@ -419,10 +416,12 @@ impl Engine {
 /// The account of the kernel side: every transfer it saw was shipped, or not for a reason.
 pub(super) fn kernel_stage(values: &[(&'static str, u64)]) -> Stage {
     let of = |index: u32| values.get(index as usize).map_or(0, |(_, value)| *value);
+    let waiting = of(counters::URING_WAITED).saturating_sub(of(counters::URING_TOLD));
     Stage {
         name: "kernel: transfers",
-        input: of(counters::SEEN),
+        input: of(counters::SEEN) + waiting,
         rows: vec![
+            (Flow::Drop, "io_uring completion not seen", waiting),
             (Flow::Out, "shipped to the ring", of(counters::SHIPPED)),
             (Flow::Drop, "ring full", of(counters::RING_FULL_DATA)),
             (Flow::Drop, "connection ignored", of(counters::IGNORED)),

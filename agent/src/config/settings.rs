@@ -202,7 +202,7 @@ fn batch(env: &Environment, file: &File) -> Result<Batch, ConfigError> {
     };
     let delay = find("OTEL_BSP_SCHEDULE_DELAY", "batch.delay", file.batch.delay.clone());
     let delay = match delay {
-        None => Duration::from_secs(1),
+        None => Duration::from_millis(250),
         Some(said) if said.level == Level::Environment => milliseconds(&said)?,
         Some(said) => duration(&said)?,
     };

@@ -54,8 +54,10 @@ pub const COMPANIONS: &[(&str, &str, &str)] = &[
 ];
 
 /// Programs that only plane `sock` uses.
-pub const SOCK_COMPANIONS: &[(&str, &str, &str)] =
-    &[(program::URING_COMPLETE, "io_uring_complete", "bytes moved by io_uring are counted but not read")];
+pub const SOCK_COMPANIONS: &[(&str, &str, &str)] = &[
+    (program::URING_COMPLETE, "io_uring_complete", "bytes moved by io_uring are counted but not read"),
+    (program::TCP_SPLICE, "tcp_rcv_space_adjust", "bytes that leave a socket by splice are noticed late"),
+];
 
 /// The plane to use, or why what was asked for cannot be had.
 pub fn choose(asked: PlaneChoice, btf: &Btf) -> Result<Plane, String> {

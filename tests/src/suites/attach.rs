@@ -56,9 +56,9 @@ fn response_end(context: &Context) -> Result<()> {
     let mut connection = Connection::open(&app.target())?;
     for number in 1..=5 {
         connection.request("GET", &format!("/leaf/{number}"), b"")?;
-        // 100 ms to know it; the rest to decide on its parent, and for a batch of spans to be written.
+        // 100 ms to know it; the rest for the batch's delay (250 ms) and for writing and reading the file.
         let count = usize::try_from(number)?;
-        agent.wait_spans(count, Duration::from_secs(3), |spans| spans.of(Span::Server).count())?;
+        agent.wait_spans(count, Duration::from_millis(800), |spans| spans.of(Span::Server).count())?;
     }
     agent.stop().map(drop)
 }

@@ -52,9 +52,20 @@ fn exercise(context: &Context, plane: &str) -> Result<(Made, Report)> {
     Ok((made, report))
 }
 
-/// io_uring does its transfers inside another call, which exits of the read and write families do not show.
+/// What a plane cannot see, by its nature (README, limits).
+///
+/// Plane `syscall`: io_uring moves its bytes inside another call, and of a message vector only the first one is read.
+/// Plane `sock`: no hook tells of bytes that leave a unix socket by `splice`.
 fn visible(plane: &str, path: &str) -> bool {
-    plane != "syscall" || !path.contains("/uring-")
+    match plane {
+        "syscall" => !path.contains("/uring-") && !path.contains("/sendmmsg-"),
+        _ => !path.ends_with("/splice-unix"),
+    }
+}
+
+/// What both planes can see.
+fn common(path: &str) -> bool {
+    visible("syscall", path) && visible("sock", path)
 }
 
 fn plane(context: &Context, plane: &str) -> Result<()> {
@@ -108,7 +119,7 @@ fn essence(report: &Report) -> Vec<String> {
         .spans
         .all
         .iter()
-        .filter(|span| visible("syscall", span.path()))
+        .filter(|span| common(span.path()))
         .map(|span| {
             let parent = report.spans.parent(span).map(|parent| (parent.kind, parent.path().to_owned()));
             let mut attributes = span.attributes.clone();
