@@ -47,6 +47,15 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
                 .current_dir(paths::root().join("ebpf")),
         ),
     );
+    note(
+        "documentation",
+        run::run(
+            run::cargo()
+                .args(["doc", "--quiet", "--workspace", "--no-deps"])
+                .env("SPANWISE_BPF", "stub")
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        ),
+    );
     note("order of the stages", sources::stages(&paths::root().join("agent/src")));
     note("what the parsers know", sources::parsers(&paths::root().join("agent/protocol")));
     note("length of files", sources::lengths(&paths::root()));

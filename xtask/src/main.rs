@@ -17,7 +17,7 @@ const HELP: &str = "\
 cargo xtask COMMAND [options]
 
   setup                 install what is missing to build and test (as root; nothing when all is there)
-  check                 formatting, lints, order of the stages, file lengths, licences
+  check                 formatting, lints, documentation, order of the stages, file lengths, licences
   test [--only WORD] [--quick] [--list]
                         everything: setup, check, host tests, build, end-to-end suites (as root)
                         --only runs the end-to-end cases whose name holds WORD; --quick leaves out setup, check and host tests

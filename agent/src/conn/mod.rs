@@ -1,4 +1,4 @@
-//! [3] Connections and byte streams.
+//! Stage 3: connections and byte streams.
 //!
 //! Comes in: records of the kernel side. Goes out: for each connection two ordered half-streams with their gaps.
 

@@ -1,4 +1,4 @@
-//! [7] Export: batches, OTLP over gRPC and HTTP, OTLP/JSON lines in a file, a waterfall on the terminal.
+//! Stage 7: export: batches, OTLP over gRPC and HTTP, OTLP/JSON lines in a file, a waterfall on the terminal.
 //!
 //! Comes in: finished [`Span`]s, on the engine's thread, which never waits here. Goes out: requests to endpoints,
 //! lines in files, pictures on the terminal, and for each exporter an account that balances.

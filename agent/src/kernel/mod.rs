@@ -1,4 +1,4 @@
-//! [1] The kernel boundary: load, attach, feature probes, BTF offsets, ring reader. The only unsafe code.
+//! Stage 1: the kernel boundary: load, attach, feature probes, BTF offsets, ring reader. The only unsafe code.
 //!
 //! Comes in: the BPF object and what this kernel offers. Goes out: records, counters, and a place to say which
 //! processes to trace and what of a connection to ship.

@@ -1,4 +1,4 @@
-//! [2] Who: processes, their programs, and the service each belongs to.
+//! Stage 2: who: processes, their programs, and the service each belongs to.
 //!
 //! Comes in: process ids. Goes out: what `/proc` and the program file tell about them, or in one sentence why they cannot be
 //! traced, and the resource their spans are exported under. Program files are looked at in pieces, never read whole; of the

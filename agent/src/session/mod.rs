@@ -1,4 +1,4 @@
-//! [4] Drives the parsers and pairs requests with responses.
+//! Stage 4: drives the parsers and pairs requests with responses.
 //!
 //! Comes in: half-streams. Goes out: [`Signal`]s while exchanges go on, an [`Exchange`] when one ends, and
 //! verdicts for the kernel side.

@@ -1,4 +1,4 @@
-//! [5] Exchange -> span: parents, ids, semantic conventions, redaction, clock.
+//! Stage 5: exchange -> span: parents, ids, semantic conventions, redaction, clock.
 
 pub mod build;
 pub mod clock;
