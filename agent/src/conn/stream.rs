@@ -3,10 +3,15 @@
 use spanwise_common::event::{Data, flags};
 use spanwise_protocol::Input;
 
+/// Fewer bytes than these before the first transfer are no message that was lost, but a first number that is not exact.
+const SHORTEST_LOSS: i32 = 16;
+
 /// Sequence state of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Half {
     expected: Option<u32>,
+    /// Where the direction begins, if that is known before anything of it was seen.
+    first: Option<u32>,
 }
 
 /// How a transfer stands to what came before it.
@@ -21,11 +26,19 @@ pub enum Place {
 }
 
 impl Half {
+    /// Takes note of where the direction begins: what is missing before its first transfer can be told then.
+    pub fn begins_at(&mut self, seq: u32) {
+        self.first = Some(seq);
+    }
+
     /// Takes note of a transfer of `len` bytes that begins at `seq`.
     pub fn place(&mut self, seq: u32, len: u32) -> Place {
         let end = seq.wrapping_add(len);
         let place = match self.expected {
-            None => Place::Next,
+            None => match self.first.map(|first| seq.wrapping_sub(first) as i32) {
+                Some(ahead) if ahead >= SHORTEST_LOSS => Place::After(ahead as u32),
+                _ => Place::Next,
+            },
             Some(expected) => match seq.wrapping_sub(expected) as i32 {
                 0 => Place::Next,
                 ahead if ahead > 0 => Place::After(ahead as u32),
@@ -65,5 +78,19 @@ mod tests {
         assert_eq!(half.place(20, 5), Place::After(5));
         assert_eq!(half.place(20, 5), Place::Seen);
         assert_eq!(half.place(25, 1), Place::Next);
+    }
+
+    #[test]
+    fn a_known_beginning() {
+        let after = |first: u32, seq| {
+            let mut half = Half::default();
+            half.begins_at(first);
+            half.place(seq, 10)
+        };
+        assert_eq!(after(u32::MAX, u32::MAX), Place::Next);
+        assert_eq!(after(u32::MAX - 1, 98), Place::After(100));
+        // One off, or before it: the beginning was not exact.
+        assert_eq!(after(100, 101), Place::Next);
+        assert_eq!(after(100, 50), Place::Next);
     }
 }

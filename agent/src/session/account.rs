@@ -43,6 +43,8 @@ pub struct Account {
     pub ignored: u64,
     /// Connections seen.
     pub connections: u64,
+    /// Connections with nothing under way that were forgotten because the table was full.
+    pub displaced: u64,
 }
 
 impl Account {
@@ -62,6 +64,7 @@ impl Account {
                 ],
                 notes: vec![
                     ("connections", self.connections),
+                    ("connections forgotten for room", self.displaced),
                     ("connections ignored", self.ignored),
                     ("holes by sequence number", self.holes),
                     ("messages half seen", self.half_seen),

@@ -39,6 +39,8 @@ struct Prefix {
     seq: u32,
     at_ns: u64,
     task: Task,
+    /// Transfers that it came in.
+    transfers: u64,
 }
 
 /// What a connection carries, as far as known.
@@ -69,6 +71,8 @@ pub(super) struct Connection {
     pub(super) in_active: bool,
     pub(super) completed: u32,
     pub(super) verdict_sent: u8,
+    /// The kernel side began to count positions anew: what comes next need not follow what came last.
+    pub(super) restarted: bool,
     halves: [Half; 2],
     carries: Carries,
     exchanges: VecDeque<Active>,
@@ -92,6 +96,7 @@ impl Connection {
             in_active: false,
             completed: 0,
             verdict_sent: 0,
+            restarted: false,
             halves: [Half::default(); 2],
             carries: Carries::Unknown { misses: 0, prefix: None },
             exchanges: VecDeque::new(),
@@ -130,6 +135,9 @@ impl Connection {
             let moment = Moment { task, at_ns, seq: data.seq };
             return self.feed(direction, Input::End, &moment, who, account, out);
         }
+        if std::mem::take(&mut self.restarted) {
+            self.restart(&Moment { task, at_ns, seq: data.seq }, who, account, out);
+        }
         let Some(half) = self.halves.get_mut(usize::from(direction.0)) else { return Change::default() };
         match half.place(data.seq, data.len) {
             Place::Next => {}
@@ -141,8 +149,10 @@ impl Connection {
                 account.holes += 1;
                 let moment = Moment { task, at_ns, seq: data.seq.wrapping_sub(missing) };
                 let hole = Input::Hole { len: u64::from(missing), tail: &[] };
-                if matches!(self.carries, Carries::Http1 { .. }) {
-                    self.feed(direction, hole, &moment, who, account, out);
+                match &mut self.carries {
+                    // What was kept of the burst does not go on here.
+                    Carries::Unknown { prefix, .. } => drop(prefix.take_if(|p| p.direction == direction)),
+                    _ => drop(self.feed(direction, hole, &moment, who, account, out)),
                 }
             }
         }
@@ -165,6 +175,19 @@ impl Connection {
             change.long_head = change.long_head.or(got.long_head);
         }
         change
+    }
+
+    /// Ends what was going on: nobody knows what was missed.
+    fn restart(&mut self, moment: &Moment, who: &mut dyn Who, account: &mut Account, out: &mut Output) {
+        self.halves = [Half::default(); 2];
+        if let Carries::Unknown { prefix, .. } = &mut self.carries {
+            *prefix = None;
+        }
+        if let Some(request) = self.request_direction() {
+            // Answers first: a request that comes now is not one of those whose answers were missed.
+            self.feed(Direction(request.0 ^ 1), Input::Gap, moment, who, account, out);
+            self.feed(request, Input::Gap, moment, who, account, out);
+        }
     }
 
     /// Looks whether a burst begins a message. True when the transfer is now to be fed to the parser.
@@ -199,13 +222,14 @@ impl Connection {
             Detect::More if seen.len() < PREFIX && data.captured == data.len => {
                 let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task };
                 *prefix = Some(match continued {
-                    Some(p) => Prefix { bytes: seen.to_vec(), ..p },
+                    Some(p) => Prefix { bytes: seen.to_vec(), transfers: p.transfers + 1, ..p },
                     None => Prefix {
                         direction,
                         bytes: seen.to_vec(),
                         seq: data.seq,
                         at_ns: data.header.at_ns,
                         task,
+                        transfers: 1,
                     },
                 });
                 account.undetected += 1;
@@ -224,15 +248,28 @@ impl Connection {
             }
         };
         self.carries = Carries::Http1 { parser: Box::default(), request };
+        if request == direction {
+            self.note_beginning(direction, continued.as_ref().map_or(data.seq, |p| p.seq));
+        }
         if let Some(p) = continued {
-            // Its transfer was counted as not detected; it is parsed after all.
-            account.undetected = account.undetected.saturating_sub(1);
-            account.parsed += 1;
+            // Its transfers were counted as not detected; they are parsed after all.
+            account.undetected = account.undetected.saturating_sub(p.transfers);
+            account.parsed += p.transfers;
             let moment = Moment { task: p.task, at_ns: p.at_ns, seq: p.seq };
             let input = Input::Bytes { bytes: &p.bytes, burst_start: true };
             self.feed(direction, input, &moment, who, account, out);
         }
         true
+    }
+
+    /// A connection whose first request is seen from its first byte has had no answer yet: the first one is known to
+    /// begin where its direction does.
+    fn note_beginning(&mut self, request: Direction, seq: u32) {
+        let side = if request == Direction::SEND { Side::Client } else { Side::Server };
+        let first = self.info.message(side, seq).filter(|message| message.position == 0);
+        if let (Some(first), Some(answers)) = (first, self.halves.get_mut(usize::from(request.0 ^ 1))) {
+            answers.begins_at(first.response_base);
+        }
     }
 
     /// Gives one input to the parser and acts on what it finds.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use spanwise_common::conn::{Info, Verdict, verdict};
+use spanwise_common::conn::{Info, Verdict, transport, verdict};
 use spanwise_common::event::{Close, Data, Direction, Open};
 use spanwise_common::limits::{BUDGET_LONG_HEAD, BUDGET_REQUEST, BUDGET_RESPONSE};
 
@@ -86,8 +86,13 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// A connection was seen for the first time.
+    /// A connection was seen for the first time, or the kernel side had to forget it and sees it again.
     pub fn open(&mut self, open: &Open) {
+        if let Some(connection) = self.connections.get_mut(&open.cookie) {
+            // Positions of TCP are the kernel's own and go on.
+            connection.restarted = open.info.transport == transport::UNIX;
+            return;
+        }
         self.insert(open.cookie, &open.info, open.header.tgid);
     }
 
@@ -112,6 +117,7 @@ impl Sessions {
             .map(|(cookie, _)| *cookie);
         oldest.is_some_and(|cookie| {
             self.remove(cookie);
+            self.account.displaced += 1;
             true
         })
     }

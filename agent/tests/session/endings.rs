@@ -1,0 +1,274 @@
+//! Exchanges that end otherwise than with the last byte that was announced, and connections that carry something else.
+
+use spanwise::session::Outcome;
+use spanwise_common::conn::transport;
+use spanwise_common::event::Direction;
+
+use crate::stage::{Bench, CLOSED, FIN_WAIT1, GET, MS, OK, TGID, pair};
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+const TO_THE_END: &str = "HTTP/1.0 200 OK\r\n\r\n";
+
+#[test]
+fn silence_ends_an_answer_whose_end_cannot_be_seen() {
+    let (_, mut server) = pair();
+    let mut bench = Bench::with(&[&server]);
+    bench.recv(&mut server, GET);
+    // The sizes of the chunks behind the first one are not shipped; the last transfer ends in an empty line.
+    bench.moves_more(&mut server, Direction::SEND, &format!("{CHUNKED}5\r\nx"), 3_000, "xxxxxxxx");
+    bench.wait(200);
+    assert!(bench.exchanges.is_empty(), "it did not end as chunks do");
+    bench.moves_more(&mut server, Direction::SEND, "", 3_000, "xx\r\n\r\n");
+    let last = bench.now;
+    bench.wait(79);
+    assert!(bench.exchanges.is_empty(), "it may go on");
+    bench.wait(2);
+    let exchange = bench.only();
+    assert_eq!((exchange.outcome, exchange.ended_ns), (Outcome::Complete, last));
+    assert_eq!(bench.edges().last(), Some(&"last of answer"));
+    assert_eq!(bench.signals.last().unwrap().at_ns, last, "it ended when it fell silent");
+}
+
+#[test]
+fn silence_does_not_end_an_answer_with_a_length() {
+    let (_, mut server) = pair();
+    let mut bench = Bench::with(&[&server]);
+    bench.recv(&mut server, GET);
+    bench.send(&mut server, &OK[..OK.len() - 1]);
+    bench.wait(10_000);
+    assert_eq!(bench.counted("under way"), 1);
+    bench.send(&mut server, "i");
+    assert_eq!(bench.only().outcome, Outcome::Complete);
+}
+
+#[test]
+fn the_end_of_the_stream_ends_an_answer_without_a_length() {
+    let (mut client, mut server) = pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut server, GET);
+    bench.send(&mut server, TO_THE_END);
+    bench.send(&mut server, "a page");
+    bench.recv(&mut client, &format!("{TO_THE_END}a page"));
+    assert!(bench.exchanges.is_empty());
+    bench.state(&server, FIN_WAIT1);
+    bench.end_of_stream(&client);
+    assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Complete]);
+    assert!(bench.exchanges.iter().all(|exchange| exchange.response_body == 6));
+    bench.state(&server, CLOSED);
+    bench.state(&client, CLOSED);
+    assert_eq!(bench.exchanges.len(), 2);
+}
+
+#[test]
+fn a_connection_that_closes_first_aborts() {
+    let (mut client, mut server) = pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    // One is not answered at all, of the other one half the answer comes.
+    bench.send(&mut client, GET);
+    bench.recv(&mut server, GET);
+    bench.send(&mut server, &OK[..OK.len() - 1]);
+    bench.state(&client, CLOSED);
+    bench.state(&server, CLOSED);
+    assert_eq!(bench.outcomes(), [Outcome::Aborted, Outcome::Aborted]);
+    let [called, served] = &bench.exchanges[..] else { panic!("not two") };
+    assert!(called.response.is_none() && called.answered_ns == 0);
+    assert_eq!((served.response.as_ref().unwrap().status, served.response_body), (200, 1));
+    assert_eq!((called.ended_ns, served.ended_ns), (14 * MS, 15 * MS));
+}
+
+#[test]
+fn a_client_that_closes_its_half_still_gets_its_answer() {
+    let (mut client, mut server) = pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    bench.state(&client, FIN_WAIT1);
+    bench.recv(&mut server, GET);
+    bench.end_of_stream(&server);
+    assert!(bench.exchanges.is_empty());
+    bench.send(&mut server, OK);
+    bench.recv(&mut client, OK);
+    assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Complete]);
+}
+
+#[test]
+fn another_protocol_after_an_upgrade_is_ignored() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(
+        &mut client,
+        "GET /ws HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    bench.recv(
+        &mut client,
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    assert_eq!(bench.only().outcome, Outcome::Upgraded);
+    assert_eq!(bench.ignored(), [1]);
+    for _ in 0..40 {
+        bench.send(&mut client, GET);
+    }
+    assert_eq!(bench.counted("other protocol"), 40);
+    assert_eq!((bench.ignored().len(), bench.exchanges.len()), (1, 1), "it is said once");
+    bench.state(&client, CLOSED);
+    assert_eq!(bench.forgotten, [1]);
+}
+
+#[test]
+fn what_is_never_http_is_ignored_after_sixteen_bursts() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    for burst in 0..16 {
+        assert!(bench.ignored().is_empty(), "given up after {burst}");
+        let direction = if burst % 2 == 0 { Direction::SEND } else { Direction::RECV };
+        bench.moves(&mut client, direction, "\x16\x03\x01\x02");
+        // The rest of a burst says nothing about what it is.
+        if burst < 15 {
+            bench.moves(&mut client, direction, GET);
+        }
+    }
+    assert_eq!(bench.ignored(), [1]);
+    assert_eq!(bench.counted("connections ignored"), 1);
+    bench.recv(&mut client, GET);
+    assert_eq!((bench.counted("protocol not known yet"), bench.counted("other protocol")), (30, 2));
+    assert!(bench.signals.is_empty());
+}
+
+#[test]
+fn a_process_that_ends_leaves_its_exchanges_unfinished() {
+    let (mut client, mut server) = pair();
+    server.tgid = TGID + 50;
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    let last = bench.now;
+    bench.recv(&mut server, GET);
+    bench.exit(TGID);
+    assert_eq!(bench.outcomes(), [Outcome::Unfinished]);
+    assert_eq!(bench.only().ended_ns, last);
+    bench.exit(TGID + 51);
+    assert_eq!(bench.counted("under way"), 1, "another process goes on");
+    bench.send(&mut server, OK);
+    assert_eq!(bench.outcomes(), [Outcome::Unfinished, Outcome::Complete]);
+}
+
+#[test]
+fn the_end_of_the_agent_leaves_exchanges_unfinished() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    bench.finish();
+    assert_eq!(bench.outcomes(), [Outcome::Unfinished]);
+}
+
+#[test]
+fn a_gap_in_an_answer_with_a_length_is_crossed() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
+    bench.lose(&mut client, Direction::RECV, 98);
+    bench.recv(&mut client, "hi");
+    assert_eq!(bench.counted("holes by sequence number"), 1);
+    let exchange = bench.only();
+    assert_eq!((exchange.outcome, exchange.response_body), (Outcome::Complete, 100));
+}
+
+#[test]
+fn a_lost_answer_is_nobody_elses() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    // The answer, and another request with its answer.
+    bench.lose(&mut client, Direction::RECV, OK.len() as u32);
+    bench.lose(&mut client, Direction::SEND, GET.len() as u32);
+    bench.lose(&mut client, Direction::RECV, OK.len() as u32);
+    bench.send(&mut client, &GET.replace("/a", "/c"));
+    bench.recv(&mut client, &OK.replace("200 OK", "203 So"));
+    bench.send(&mut client, &GET.replace("/a", "/d"));
+    bench.recv(&mut client, &OK.replace("200 OK", "206 Of"));
+    bench.finish();
+    assert_eq!(bench.counted("holes by sequence number"), 2);
+    for exchange in &bench.exchanges {
+        let wrong = match (&*exchange.request.path, &exchange.response) {
+            ("/c", Some(response)) => response.status != 203,
+            ("/d", Some(response)) => response.status != 206,
+            (_, response) => response.is_some(),
+        };
+        assert!(!wrong, "{exchange:?}");
+    }
+}
+
+#[test]
+fn what_was_seen_is_not_counted_twice() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    let mut again = client.clone();
+    bench.send(&mut client, GET);
+    bench.send(&mut again, GET);
+    assert_eq!((bench.counted("seen already"), bench.counted("under way")), (1, 1));
+}
+
+#[test]
+fn a_hole_in_a_first_line_does_not_join_its_ends() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, "GE");
+    bench.lose(&mut client, Direction::SEND, 50);
+    bench.send(&mut client, "T /never HTTP/1.1\r\n\r\n");
+    assert!(bench.signals.is_empty(), "{:?}", bench.signals);
+}
+
+#[test]
+fn a_connection_that_the_kernel_side_forgot_goes_on() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    // Its state was evicted: it is announced again.
+    bench.open(&client);
+    bench.recv(&mut client, OK);
+    assert_eq!(bench.only().outcome, Outcome::Complete);
+    assert_eq!(bench.counted("connections"), 1);
+}
+
+#[test]
+fn a_unix_connection_that_the_kernel_side_forgot_begins_anew() {
+    let (mut client, _) = pair();
+    client.info.transport = transport::UNIX;
+    client.info.known = 0;
+    let fresh = client.clone();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut client, OK);
+    bench.send(&mut client, GET);
+    // Its positions are counted by the kernel side, which now begins again.
+    let mut client = fresh;
+    bench.open(&client);
+    bench.send(&mut client, GET);
+    assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Gap]);
+    bench.recv(&mut client, OK);
+    assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Gap, Outcome::Complete]);
+    assert_eq!(bench.counted("seen already"), 0);
+}
+
+#[test]
+fn the_table_is_bounded() {
+    const MOST: u64 = 32 * 1024;
+    let (client, _) = pair();
+    let mut bench = Bench::default();
+    let with_cookie = |cookie| {
+        let mut socket = client.clone();
+        socket.cookie = cookie;
+        socket
+    };
+    // One that is in the middle of an exchange stays.
+    let mut busy = with_cookie(1);
+    bench.open(&busy);
+    bench.send(&mut busy, GET);
+    for cookie in 2..=MOST + 100 {
+        bench.open_unchecked(&with_cookie(cookie));
+    }
+    bench.balance();
+    assert_eq!(bench.counted("connections forgotten for room"), 100);
+    bench.recv(&mut busy, OK);
+    assert_eq!(bench.only().outcome, Outcome::Complete);
+}
