@@ -16,9 +16,10 @@ use super::stop::Stop;
 use crate::config::Settings;
 use crate::export::{Exporters, Limits, STOP_WITHIN};
 use crate::kernel::load::{Kernel, LoadError};
+use crate::kernel::priority::Priority;
 use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
-use crate::kernel::{clock, priority, signal};
+use crate::kernel::{clock, signal};
 use crate::pipeline::{Origin, Pipeline};
 use crate::process::{Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
@@ -172,12 +173,6 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     if let Some(ready) = &mut ready {
         ready.create()?;
     }
-    // After the child was started and the exporters' threads were made: this thread only.
-    if !priority::raise() {
-        tracing::info!(
-            "the priority of the ring reader cannot be raised; on a full machine records may be lost (and counted)"
-        );
-    }
     let mut engine = Engine {
         pipeline: Pipeline::new(live, settings, exporters, clock),
         ring,
@@ -302,8 +297,11 @@ impl Engine {
         let mut sleep = BUSY;
         let mut counted = Instant::now();
         let mut last = Instant::now();
+        let mut priority = Priority::default();
         loop {
+            let before = self.ring.bytes;
             let found = self.read();
+            priority.found((self.ring.bytes - before) as usize);
             let now = Instant::now();
             self.longest_pause = self.longest_pause.max(now.duration_since(last));
             last = now;

@@ -1,15 +1,51 @@
 //! The scheduling priority of the thread that empties the ring.
+//!
+//! Usually that of any program: what is traced goes first. Only when a look at the ring finds it a good part full, because
+//! every core is busy, is the thread made to run soon after it wakes; when the ring has been nearly empty for a while, it
+//! steps back.
 
-/// How much nicer than usual, negative for less: enough to be woken in time on a full machine.
-const NICE: libc::c_int = -10;
+use spanwise_common::limits::RING_BYTES;
 
-/// Lets the calling thread run soon when it wakes, so that the ring does not overflow while every core is busy with the
-/// traced programs. It sleeps most of the time; what it may use is what its records cost. Without the privilege
-/// (CAP_SYS_NICE) it stays as it is, and a full ring is counted.
-pub fn raise() -> bool {
+/// Priority under pressure (negative is sooner).
+const SOON: libc::c_int = -10;
+/// A look that finds so many bytes is late.
+const MUCH: usize = RING_BYTES as usize / 8;
+/// Looks in a row that find less before the thread steps back.
+const CALM: u32 = 250;
+
+/// Priority of the calling thread.
+#[derive(Default)]
+pub struct Priority {
+    raised: bool,
+    refused: bool,
+    calm: u32,
+}
+
+impl Priority {
+    /// Takes note of how much a look at the ring found.
+    pub fn found(&mut self, bytes: usize) {
+        if bytes >= MUCH {
+            self.calm = 0;
+            if !self.raised && !self.refused {
+                self.raised = set(SOON);
+                // Without CAP_SYS_NICE it stays as it is, and a full ring is counted.
+                self.refused = !self.raised;
+            }
+        } else if self.raised {
+            self.calm += 1;
+            if self.calm >= CALM {
+                self.raised = false;
+                self.calm = 0;
+                set(0);
+            }
+        }
+    }
+}
+
+fn set(nice: libc::c_int) -> bool {
     // SAFETY: no memory is involved; 0 names the calling thread.
     #[expect(unsafe_code, reason = "system call")]
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICE) == 0
+        libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0
     }
 }

@@ -5,11 +5,13 @@ use aya::maps::{MapData, RingBuf};
 /// The consumer of the ring.
 pub struct Ring {
     inner: RingBuf<MapData>,
+    /// Bytes of records handed on so far.
+    pub bytes: u64,
 }
 
 impl Ring {
     pub(super) fn new(inner: RingBuf<MapData>) -> Self {
-        Self { inner }
+        Self { inner, bytes: 0 }
     }
 
     /// Hands on up to `most` records in the order in which they were made. Returns how many there were.
@@ -17,6 +19,7 @@ impl Ring {
         let mut done = 0;
         while done < most {
             let Some(record) = self.inner.next() else { break };
+            self.bytes += record.len() as u64;
             take(&record);
             done += 1;
         }
