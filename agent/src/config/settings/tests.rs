@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::config::file::{FileBatch, FileOtlp};
 use crate::config::{Compression, Otlp, OtlpProtocol};
 
 fn env(pairs: &[(&str, &str)]) -> Environment {
@@ -51,7 +52,7 @@ fn nothing_said() {
     assert_eq!(s.sampler, Sampler::ParentBased(RootSampler::AlwaysOn));
     assert_eq!(s.plane, PlaneChoice::Auto);
     assert_eq!((s.duration, s.disabled), (None, false));
-    assert_eq!(s.batch, Batch { delay: Duration::from_secs(1), queue: 16_384, size: 512 });
+    assert_eq!(s.batch, Batch { delay: Duration::from_millis(250), queue: 16_384, size: 512 });
 }
 
 #[test]
@@ -251,4 +252,64 @@ fn batches_names_and_paths() {
         s.notes.iter().any(|n| n.contains("OTEL_SDK_DISABLED"))
             && s.notes.iter().any(|n| n.contains("OTEL_CONFIG_FILE"))
     );
+}
+
+/// The example among the deployment files.
+fn example() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/spanwise.toml")).unwrap()
+}
+
+#[test]
+fn the_example_says_what_holds_without_it() {
+    let example = good(with_file(&file(&example())), &[]);
+    let nothing = good(none(), &[]);
+    assert_eq!(Settings { notes: vec![], ..example }, Settings { notes: vec![], ..nothing });
+    // The OTLP part is not in the settings of a console.
+    let asked = |config| Options { exporters: vec!["otlp".into()], ..config };
+    let text = self::example();
+    assert_eq!(otlp(&good(asked(with_file(&file(&text))), &[])), otlp(&good(asked(none()), &[])));
+}
+
+#[test]
+fn the_example_has_every_key() {
+    // "#key" is a key that is left out, "# word" is prose.
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let text: Vec<String> = example().lines().map(uncommented).collect();
+    let file = file(&text.join("\n"));
+    // Without "..": a new key does not compile until it stands here.
+    let File { exporters, file, sampler, service_name, plane, duration, record, ready_file, otlp, batch } =
+        File::read(file.path()).unwrap();
+    let FileOtlp {
+        endpoint,
+        protocol,
+        headers,
+        compression,
+        timeout,
+        certificate,
+        client_certificate,
+        client_key,
+    } = otlp;
+    let FileBatch { delay, queue, size } = batch;
+    assert!(exporters.is_some() && headers.is_some() && queue.is_some() && size.is_some());
+    let texts = [
+        file,
+        sampler,
+        service_name,
+        plane,
+        duration,
+        record,
+        ready_file,
+        endpoint,
+        protocol,
+        compression,
+        timeout,
+        certificate,
+        client_certificate,
+        client_key,
+        delay,
+    ];
+    assert!(texts.iter().all(Option::is_some), "{texts:?}");
 }
