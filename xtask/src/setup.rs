@@ -1,6 +1,7 @@
 //! `setup`: what building and testing need. In: the state of the machine. Out: missing Debian packages, the BPF toolchain
 //! and bpf-linker installed; nothing done when all is there.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +13,8 @@ use crate::run::{self, Options};
 
 const LINKER: &str = "0.13.0";
 const GO_MODULE: &str = "golang.org/toolchain@v0.0.1-go1.25.5.linux-amd64";
+/// Oldest Rust under /usr that builds the BPF side.
+const RUST_MINOR: u32 = 95;
 const LLVM: &str = "/usr/lib/llvm-22";
 
 /// How one finds out that something is there.
@@ -20,6 +23,8 @@ enum Seen {
     Program(&'static str),
     /// A file.
     File(&'static str),
+    /// A compiler or cargo of Rust 1.95 or newer: a distribution's first one may be years older.
+    Rust(&'static str),
     /// A Python module can be imported.
     Python(&'static str),
 }
@@ -28,10 +33,10 @@ enum Seen {
 const PACKAGES: &[(&str, Seen, &str)] = &[
     (
         "rustc-web",
-        Seen::File("/usr/bin/rustc"),
+        Seen::Rust("/usr/bin/rustc"),
         "a Rust compiler whose sources can be had, to build the BPF side",
     ),
-    ("cargo-web", Seen::File("/usr/bin/cargo"), "the cargo that goes with it"),
+    ("cargo-web", Seen::Rust("/usr/bin/cargo"), "the cargo that goes with it"),
     ("rust-web-src", Seen::File("/usr/lib/rustlib/src/rust/library/core/Cargo.toml"), "those sources"),
     ("llvm-22-dev", Seen::File("/usr/lib/llvm-22/bin/llvm-config"), "LLVM, for bpf-linker"),
     ("libpolly-22-dev", Seen::File("/usr/lib/llvm-22/lib/libPolly.a"), "LLVM, for bpf-linker"),
@@ -68,6 +73,8 @@ fn there(seen: &Seen) -> bool {
     match seen {
         Seen::Program(name) => paths::which(name).is_some(),
         Seen::File(path) => Path::new(path).exists(),
+        Seen::Rust(path) => capture(Command::new(path).arg("--version"))
+            .is_ok_and(|version| rust_minor(&version).is_some_and(|minor| minor >= RUST_MINOR)),
         Seen::Python(modules) => {
             capture(Command::new("python3").args(["-c", &format!("import {modules}")])).is_ok()
         }
@@ -89,9 +96,13 @@ fn apt(names: &[&str]) -> Result<()> {
         return Ok(());
     }
     if paths::which("apt-get").is_none() {
-        bail!("there is no apt-get on this machine: install the equivalents of {} by hand", names.join(" "));
+        bail!(
+            "there is no apt-get on this machine, so nothing can be installed: install what these packages of Debian hold by \
+             hand: {}",
+            names.join(" ")
+        );
     }
-    run::need_root("installing packages")?;
+    run::need_root(&format!("installing {}", names.join(", ")))?;
     run::run(Command::new("apt-get").args(["update", "-qq"]))?;
     run::run(
         Command::new("apt-get")
@@ -99,7 +110,10 @@ fn apt(names: &[&str]) -> Result<()> {
             .args(names)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )
-    .context("apt-get could not install what is missing (is bookworm-updates among its sources?)")
+    .context(
+        "apt-get could not install what is missing; on Debian 12 compiler and LLVM come from bookworm-security, so that must be \
+         among its sources",
+    )
 }
 
 /// Go is taken as installed when it is new enough to fetch others by itself (1.21); else one is fetched as a module.
@@ -134,6 +148,11 @@ fn go() -> Result<bool> {
     Ok(true)
 }
 
+/// The N of "rustc 1.N.P (...)".
+fn rust_minor(version: &str) -> Option<u32> {
+    version.split_whitespace().nth(1)?.strip_prefix("1.")?.split('.').next()?.parse().ok()
+}
+
 /// The N of "go version go1.N.P".
 fn go_minor(version: &str) -> Option<u32> {
     version.split_whitespace().find_map(|word| word.strip_prefix("go1."))?.split('.').next()?.parse().ok()
@@ -141,20 +160,18 @@ fn go_minor(version: &str) -> Option<u32> {
 
 fn toolchain() -> Result<bool> {
     if paths::which("rustup").is_none() {
-        // aya-build then takes the cargo of the PATH, which must be the one with sources.
+        // The build then takes the cargo of the PATH, which must be the one with sources.
         if let Some(cargo) = paths::which("cargo").filter(|path| path != Path::new("/usr/bin/cargo")) {
             println!(
-                "setup: no rustup here, and cargo is {}: the BPF side needs the Rust sources of /usr/bin/cargo, so build \
-                 with PATH=/usr/bin:$PATH cargo build --release",
+                "setup: there is no rustup, and the cargo in use is {}, without the sources that the BPF side needs: build \
+                 with `PATH=/usr/bin:$PATH cargo build --release`",
                 cargo.display()
             );
         }
         return Ok(false);
     }
-    if capture(Command::new("rustup").args(["toolchain", "list"]))?
-        .lines()
-        .any(|line| line.split_whitespace().next() == Some("debian-bpf"))
-    {
+    // A name that leads nowhere any more is given again.
+    if capture(Command::new("rustup").args(["run", "debian-bpf", "rustc", "--version"])).is_ok() {
         return Ok(false);
     }
     println!("setup: naming the compiler under /usr `debian-bpf`, for the BPF side");
@@ -162,20 +179,44 @@ fn toolchain() -> Result<bool> {
     Ok(true)
 }
 
+/// The bpf-linker that programs find on this PATH, as it names itself ("bpf-linker 0.13.0").
+fn linker_on(path: &OsStr) -> Option<String> {
+    let found = std::env::split_paths(path).map(|dir| dir.join("bpf-linker")).find(|file| file.is_file())?;
+    Some(capture(Command::new(found).arg("--version")).unwrap_or_default().trim().to_owned())
+}
+
+fn is_wanted(version: &str) -> bool {
+    version.split_whitespace().any(|word| word == LINKER)
+}
+
 fn linker() -> Result<bool> {
-    let found = capture(Command::new("bpf-linker").arg("--version").env("PATH", run::path_with_tools()));
-    if found.is_ok_and(|version| version.split_whitespace().any(|word| word == LINKER)) {
-        return Ok(false);
+    let found = linker_on(&run::path_with_tools());
+    let missing = !found.as_deref().is_some_and(is_wanted);
+    if missing {
+        let instead = match found.as_deref() {
+            None => String::new(),
+            Some("") => ", in place of one that does not run".to_owned(),
+            Some(other) => format!(", in place of {other}"),
+        };
+        println!("setup: installing bpf-linker {LINKER}{instead}: it links the BPF side (a minute or two)");
+        // Also over one that cargo did not install.
+        run::run(
+            run::cargo()
+                .args(["install", "bpf-linker", "--version", LINKER, "--locked", "--force"])
+                .args(["--no-default-features", "--features", "llvm-22"])
+                .env("LLVM_PREFIX", LLVM)
+                .env("LIBRARY_PATH", format!("{LLVM}/lib")),
+        )?;
     }
-    println!("setup: installing bpf-linker {LINKER}: it links the BPF side (about 80 seconds)");
-    run::run(
-        run::cargo()
-            .args(["install", "bpf-linker", "--version", LINKER, "--locked"])
-            .args(["--no-default-features", "--features", "llvm-22"])
-            .env("LLVM_PREFIX", LLVM)
-            .env("LIBRARY_PATH", format!("{LLVM}/lib")),
-    )?;
-    Ok(true)
+    // The tasks put cargo's folder in front; a build by hand takes what its own PATH has.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !linker_on(&path).as_deref().is_some_and(is_wanted) {
+        println!(
+            "setup: your PATH does not lead to bpf-linker {LINKER}: build with `PATH={}:$PATH cargo build --release`",
+            run::cargo_home().join("bin").display()
+        );
+    }
+    Ok(missing)
 }
 
 #[cfg(test)]
@@ -194,6 +235,26 @@ mod tests {
         assert_eq!(go_minor("go version go1.19.8 linux/amd64"), Some(19));
         assert_eq!(go_minor("go version go1.26 linux/amd64"), Some(26));
         assert_eq!(go_minor("nonsense"), None);
+    }
+
+    #[test]
+    fn rust_versions_are_read() {
+        assert_eq!(rust_minor("rustc 1.96.0 (ac68faa20 2026-01-01) (built from a source tarball)"), Some(96));
+        assert_eq!(rust_minor("cargo 1.63.0"), Some(63));
+        assert_eq!(rust_minor("rustc"), None);
+    }
+
+    #[test]
+    fn the_linker_on_a_path_is_asked_for_its_version() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bpf-linker");
+        assert_eq!(linker_on(dir.path().as_os_str()), None);
+        std::fs::write(&file, "#!/bin/sh\necho bpf-linker 0.9.5\n").unwrap();
+        assert_eq!(linker_on(dir.path().as_os_str()).as_deref(), Some(""), "it cannot be run yet");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let version = linker_on(dir.path().as_os_str()).unwrap();
+        assert!(version == "bpf-linker 0.9.5" && !is_wanted(&version) && is_wanted("bpf-linker 0.13.0"));
     }
 
     #[test]
