@@ -25,18 +25,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     run::need_root("`cargo xtask test`")?;
     let start = Instant::now();
     let mut total = Summary::default();
-    if !quick {
-        setup::main(&[])?;
-        ring("check", &mut total, || check::main(&[]))?;
-        host(&mut total)?;
+    // Whatever happens, the closing line comes.
+    if let Err(error) = rings(quick, only.as_deref(), &mut total) {
+        println!("FAILED   it could not go on: {error:#}");
+        total.failed.push("going on after an error (see above)".to_owned());
     }
-    run::build_agent("quick")?;
-    run::build_exerciser()?;
-    let suites = runner::run(only.as_deref())?;
-    total.passed += suites.passed;
-    total.failed.extend(suites.failed);
-    total.skipped.extend(suites.skipped);
-
     println!("\ntook {:.0} s", start.elapsed().as_secs_f64());
     for name in &total.skipped {
         println!("skipped: {name}");
@@ -44,12 +37,32 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     for name in &total.failed {
         println!("failed: {name}");
     }
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed.len(), total.skipped.len());
-    if total.failed.is_empty() { Ok(()) } else { bail!("{} failed", total.failed.join(", ")) }
+    println!("{}", closing_line(&total));
+    if total.failed.is_empty() { Ok(()) } else { bail!("not everything passed (see above)") }
+}
+
+/// The last line of standard output, for people and for programs.
+fn closing_line(total: &Summary) -> String {
+    format!("{} passed, {} failed, {} skipped", total.passed, total.failed.len(), total.skipped.len())
+}
+
+fn rings(quick: bool, only: Option<&str>, total: &mut Summary) -> Result<()> {
+    if !quick {
+        setup::main(&[])?;
+        ring("check", total, || check::main(&[]));
+        host(total)?;
+    }
+    run::build_agent("quick")?;
+    run::build_exerciser()?;
+    let suites = runner::run(only)?;
+    total.passed += suites.passed;
+    total.failed.extend(suites.failed);
+    total.skipped.extend(suites.skipped);
+    Ok(())
 }
 
 /// One step that counts as one test. The others go on when it fails.
-fn ring(name: &str, total: &mut Summary, step: impl FnOnce() -> Result<()>) -> Result<()> {
+fn ring(name: &str, total: &mut Summary, step: impl FnOnce() -> Result<()>) {
     match step() {
         Ok(()) => total.passed += 1,
         Err(error) => {
@@ -57,7 +70,6 @@ fn ring(name: &str, total: &mut Summary, step: impl FnOnce() -> Result<()>) -> R
             total.failed.push(name.to_owned());
         }
     }
-    Ok(())
 }
 
 /// The tests that need no root, counted from what cargo says.
@@ -113,6 +125,15 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_closing_line_has_one_form() {
+        let mut total = Summary { passed: 12, ..Summary::default() };
+        assert_eq!(closing_line(&total), "12 passed, 0 failed, 0 skipped");
+        ring("good", &mut total, || Ok(()));
+        ring("bad", &mut total, || bail!("on purpose"));
+        assert_eq!(closing_line(&total), "13 passed, 1 failed, 0 skipped");
+    }
 
     #[test]
     fn results_are_read() {
