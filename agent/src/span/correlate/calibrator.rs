@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn few_samples_are_not_known_yet() {
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 900, 0, 50);
         assert_eq!(calibrator.speaks(), None);
         feed(&mut calibrator, 700, 0, 50);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn chance_near_one_needs_many() {
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 10_000, 0, 97);
         assert_eq!(calibrator.speaks(), None);
         feed(&mut calibrator, 20_000, 0, 97);
@@ -192,18 +192,18 @@ mod tests {
     #[test]
     fn the_wrong_models_of_the_measurements_stay_silent() {
         // e and c as measured: last in on aiohttp at 64, and first in first out between timers.
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 100_000, 250, 98);
         assert_eq!(calibrator.speaks(), None);
         assert!(calibrator.estimate().precision < 0.85);
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 100_000, 5, 60);
         assert_eq!(calibrator.speaks(), None);
     }
 
     #[test]
     fn a_change_of_the_program_silences_at_once_and_is_forgotten_in_time() {
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 20_000, 0, 50);
         assert!(calibrator.speaks().is_some());
         calibrator.pair(false);
