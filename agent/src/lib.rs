@@ -12,4 +12,5 @@ pub mod span;
 pub mod attribute;
 pub mod cli;
 pub mod config;
+pub mod pipeline;
 pub mod telemetry;

@@ -82,8 +82,8 @@ pub struct State {
     pub last: u8,
     /// One of [`verdict`], set by user space.
     pub verdict: u8,
-    /// Always zero.
-    pub pad: [u8; 2],
+    /// Bursts so far, wrapping: every 64th looks for a new verdict.
+    pub bursts: u16,
 }
 
 /// What user space writes for a connection: a map of its own, so that neither side overwrites the other's fields.

@@ -144,10 +144,12 @@ pub struct Process {
     pub other: u32,
     /// Always zero.
     pub pad: u32,
+    /// The kernel's name of the thread, zero-terminated: what is left of a process that is gone when we look.
+    pub comm: [u8; 16],
 }
 
 const _: () = assert!(size_of::<Header>() == 24);
 const _: () = assert!(size_of::<Open>() == 32 + size_of::<crate::conn::Info>());
 const _: () = assert!(size_of::<Data>() == 64);
 const _: () = assert!(size_of::<Close>() == 40);
-const _: () = assert!(size_of::<Process>() == 32);
+const _: () = assert!(size_of::<Process>() == 48);

@@ -3,7 +3,7 @@
 /// Largest payload of one data record. A power of two, so that the verifier can follow a mask.
 pub const MAX_PAYLOAD: usize = 8192;
 /// Bytes of a burst shipped while nothing is known of the connection, in either direction.
-pub const BUDGET_UNKNOWN: u32 = 1024;
+pub const BUDGET_UNKNOWN: u32 = 4096;
 /// Bytes of a burst shipped on an HTTP connection towards the server (request heads carry cookies and context).
 pub const BUDGET_REQUEST: u32 = 4096;
 /// Bytes of a burst shipped on an HTTP connection towards the client (status line and framing headers).
@@ -11,11 +11,11 @@ pub const BUDGET_RESPONSE: u32 = 1024;
 /// Bytes of a burst shipped when a head has been longer than its budget on this connection.
 pub const BUDGET_LONG_HEAD: u32 = 8192;
 /// Segments of a scatter/gather list that are looked at in one transfer.
-pub const MAX_IOVEC: usize = 16;
+pub const MAX_IOVEC: usize = 8;
 /// Bytes of the end of a transfer that travel with every record: enough to see `0\r\n\r\n`.
 pub const TAIL: usize = 8;
 /// Capacity of the ring buffer in bytes (power of two, multiple of the page size).
-pub const RING_BYTES: u32 = 16 * 1024 * 1024;
+pub const RING_BYTES: u32 = 8 * 1024 * 1024;
 /// Connections whose state the kernel side keeps (least recently used go first).
 pub const MAX_CONNS: u32 = 16 * 1024;
 /// Processes traced at once.

@@ -40,6 +40,8 @@ offsets! {
     OFF_SK_V6_RCV_SADDR = "sock_common"."skc_v6_rcv_saddr";
     /// Remote IPv6 address.
     OFF_SK_V6_DADDR = "sock_common"."skc_v6_daddr";
+    /// Identity of a socket, zero until somebody asked for it.
+    OFF_SK_COOKIE = "sock_common"."skc_cookie";
     /// Network namespace.
     OFF_SK_NET = "sock_common"."skc_net.net";
     /// Inode number of a network namespace.
@@ -90,6 +92,12 @@ offsets! {
     OFF_FILE_PRIVATE = "file"."private_data";
     /// Operations of a file.
     OFF_FILE_OP = "file"."f_op";
+    /// Inode of a file.
+    OFF_FILE_INODE = "file"."f_inode";
+    /// Number of an inode: identity of a socket where no cookie can be had.
+    OFF_INODE_INO = "inode"."i_ino";
+    /// Inode beside a socket.
+    OFF_SOCKET_INODE = "socket_alloc"."vfs_inode";
     /// Sock of a socket.
     OFF_SOCKET_SK = "socket"."sk";
     /// File of a socket.
@@ -112,6 +120,8 @@ offsets! {
     OFF_KIOCB_OPCODE = "io_kiocb"."opcode";
     /// File of an io_uring request.
     OFF_KIOCB_FILE = "io_kiocb"."file";
+    /// Result of an io_uring completion.
+    OFF_CQE_RES = "io_uring_cqe"."res";
     /// Buffer of an io_uring send or receive.
     OFF_IO_SR_BUF = "io_sr_msg"."buf";
 }

@@ -1,1 +1,17 @@
-//! End-to-end tests of Spanwise on real programs.
+//! End-to-end tests of Spanwise on real programs: what starts them, loads them, and reads what the agent said about them.
+
+pub mod agent;
+pub mod apps;
+pub mod bpf;
+pub mod cleanup;
+pub mod judge;
+pub mod load;
+pub mod paths;
+pub mod proc;
+pub mod runner;
+pub mod sink;
+pub mod spans;
+pub mod stats;
+pub mod suites;
+pub mod sys;
+pub mod toolbox;

@@ -1,2 +1,63 @@
-//! Tasks of the project: `cargo xtask help`.
-fn main() {}
+//! Tasks of the project: `cargo xtask help`. In: a command's name and its arguments. Out: the work done, and an exit code.
+
+mod accuracy;
+mod bench;
+mod check;
+mod demo;
+mod fuzz;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use spanwise_tests::cleanup;
+
+const HELP: &str = "\
+cargo xtask COMMAND [options]
+
+  setup                 install what is missing to build and test (as root; nothing when all is there)
+  check                 formatting, lints, order of the stages, file lengths, licences
+  test [--only WORD] [--quick] [--list]
+                        everything: setup, check, host tests, build, end-to-end suites (as root)
+                        --only runs the end-to-end cases whose name holds WORD; --quick leaves out setup, check and host tests
+  demo                  two applications behind nginx, traced while they run (as root)
+  bench [--seconds N] [--rounds N] [--json FILE]
+                        with and without the agent, in alternation; prints the ratios (as root)
+  accuracy [--requests N] [--only WORD] [--json FILE]
+                        right, wrong and abstained parents per program and concurrency (as root)
+  fuzz [--seconds N] [--target NAME]
+                        fuzz the parsers, 600 seconds unless told otherwise
+";
+
+fn main() -> ExitCode {
+    if let Err(error) = cleanup::on_signals() {
+        eprintln!("cannot watch for signals: {error}");
+        return ExitCode::FAILURE;
+    }
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_else(|| "help".into());
+    let rest: Vec<String> = arguments.collect();
+    let result = match command.as_str() {
+        "setup" => setup::main(&rest),
+        "check" => check::main(&rest),
+        "test" => test::main(&rest),
+        "demo" => demo::main(&rest),
+        "bench" => bench::main(&rest),
+        "accuracy" => accuracy::main(&rest),
+        "fuzz" => fuzz::main(&rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(anyhow::anyhow!("there is no task `{other}`: see `cargo xtask help`")),
+    };
+    cleanup::now();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! What is known of a connection, and how a message on it is named.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use spanwise_common::conn::{Info, known, transport};
 
 /// One end of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
@@ -49,4 +51,55 @@ pub struct MessageName {
     pub response_base: u32,
     /// Position of the request's first byte in the request direction, modulo 2^32.
     pub position: u32,
+}
+
+/// Which end of the exchange the observed process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Side {
+    /// It read the request and writes the response.
+    Server,
+    /// It wrote the request and reads the response.
+    Client,
+}
+
+// === impl ConnInfo ===
+
+fn address(transport: u8, bytes: [u8; 16], port: u16) -> Endpoint {
+    let ip = match transport {
+        transport::TCP4 => {
+            let [a, b, c, d, ..] = bytes;
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        }
+        transport::TCP6 => Ipv6Addr::from(bytes).to_canonical(),
+        _ => return Endpoint::Unix,
+    };
+    Endpoint::Inet(SocketAddr::new(ip, port))
+}
+
+impl ConnInfo {
+    /// From what the kernel side says.
+    pub fn new(cookie: u64, info: &Info) -> Self {
+        Self {
+            cookie,
+            local: address(info.transport, info.local, info.local_port),
+            remote: address(info.transport, info.remote, info.remote_port),
+            names: (info.known & known::BASES != 0)
+                .then_some(SeqNames { own: info.own_base, peer: info.peer_base }),
+            sock: info.sock,
+            peer_sock: info.peer_sock,
+            netns: info.netns,
+        }
+    }
+
+    /// Names the request that begins at sequence number `seq` of the request direction.
+    ///
+    /// The client opened the connection, so its own first number is one too small as the kernel's counters have it.
+    pub fn message(&self, side: Side, seq: u32) -> Option<MessageName> {
+        let names = self.names?;
+        let (request_base, response_base) = match side {
+            Side::Client => (names.own.wrapping_add(1), names.peer),
+            Side::Server => (names.peer, names.own),
+        };
+        Some(MessageName { request_base, response_base, position: seq.wrapping_sub(request_base) })
+    }
 }

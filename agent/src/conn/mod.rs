@@ -3,5 +3,7 @@
 //! Comes in: records of the kernel side. Goes out: for each connection two ordered half-streams with their gaps.
 
 mod info;
+mod stream;
 
-pub use info::{ConnInfo, Endpoint, MessageName, SeqNames};
+pub use info::{ConnInfo, Endpoint, MessageName, SeqNames, Side};
+pub use stream::{Half, Place, inputs};

@@ -1,1 +1,17 @@
 //! [1] The kernel boundary: load, attach, feature probes, BTF offsets, ring reader. The only unsafe code.
+//!
+//! Comes in: the BPF object and what this kernel offers. Goes out: records, counters, and a place to say which
+//! processes to trace and what of a connection to ship.
+
+pub mod btf;
+pub mod clock;
+pub mod load;
+pub mod object;
+pub mod offsets;
+pub mod plane;
+pub mod priority;
+pub mod record;
+pub mod recording;
+pub mod ring;
+pub mod signal;
+mod typed;

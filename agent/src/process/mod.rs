@@ -1,5 +1,24 @@
 //! [2] Who: processes, their programs, and the service each belongs to.
+//!
+//! Comes in: process ids. Goes out: what `/proc` and the program file tell about them, or in one sentence why they cannot be
+//! traced, and the resource their spans are exported under. Program files are looked at in pieces, never read whole; of the
+//! environment only the OpenTelemetry variables are kept.
 
+mod container;
+mod elf;
+mod inspect;
+mod language;
+mod listing;
+mod name;
+mod procfs;
+mod registry;
 mod service;
+mod services;
+mod sockets;
 
+pub use inspect::{InspectError, Process};
+pub use listing::{Row, listing};
+pub use procfs::Proc;
+pub use registry::{Registry, descendants};
 pub use service::{Language, Service};
+pub use services::{Naming, Services};

@@ -35,3 +35,20 @@ pub struct Service {
     /// All resource attributes, `service.name` included, ready for export.
     pub attributes: Vec<Attribute>,
 }
+
+impl Language {
+    /// As `telemetry.sdk.language` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpp => "cpp",
+            Self::Go => "go",
+            Self::Java => "java",
+            Self::Nodejs => "nodejs",
+            Self::Python => "python",
+            Self::Ruby => "ruby",
+            Self::Php => "php",
+            Self::Rust => "rust",
+            Self::Dotnet => "dotnet",
+        }
+    }
+}

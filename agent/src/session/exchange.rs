@@ -5,21 +5,12 @@ use std::sync::Arc;
 use spanwise_protocol::context::TraceContext;
 use spanwise_protocol::message::{Request, Response};
 
-use crate::conn::{ConnInfo, MessageName};
+use crate::conn::{ConnInfo, MessageName, Side};
 use crate::process::Service;
 
 /// Identity of an exchange within this run of the agent; ascending in order of first sight, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub struct ExchangeKey(pub u64);
-
-/// Which end of the exchange the observed process is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Side {
-    /// It read the request and writes the response.
-    Server,
-    /// It wrote the request and reads the response.
-    Client,
-}
 
 /// Who did something: process, thread, and what runs on the thread where that is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -81,6 +72,8 @@ pub enum Outcome {
     Unfinished,
     /// The capture lost bytes in the middle of the exchange; its end is the last that was seen.
     Gap,
+    /// The head of the request was never understood: nothing to make a span of. Counted, not exported.
+    Headless,
 }
 
 /// A request and its response as one process saw them. Exactly one follows each `Began` signal.

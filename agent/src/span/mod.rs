@@ -1,7 +1,11 @@
 //! [5] Exchange -> span: parents, ids, semantic conventions, redaction, clock.
 
+pub mod build;
+pub mod clock;
 pub mod correlate;
 pub mod ids;
 mod model;
+mod redact;
+mod semconv;
 
 pub use model::{Decision, Kind, Link, ParentSource, Span, SpanId, Status, TraceId};

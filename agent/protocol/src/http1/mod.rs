@@ -1,0 +1,127 @@
+//! HTTP/1.0 and 1.1 (RFC 9112): both directions of a connection in, requests and their responses out.
+//!
+//! A head that is whole in the input is read where it lies. Bodies are only counted. Where the capture leaves a hole,
+//! framing stays exact as long as lengths tell; otherwise the message ends when a transfer ends as its body must, when
+//! the direction turns, or when the connection falls silent.
+
+mod body;
+mod detect;
+mod half;
+mod head;
+mod pending;
+mod requests;
+mod responses;
+mod text;
+
+use half::{Half, State};
+use pending::{Pending, Queue};
+
+use crate::message::Flow;
+use crate::parser::{Detect, Input, Item, LostReason, Parser, What};
+
+/// Where items go.
+type Sink<'a> = &'a mut dyn FnMut(Item);
+
+/// Both directions of one connection.
+#[derive(Debug, Default)]
+pub struct Connection {
+    request: Half,
+    response: Half,
+    /// Requests whose response is not complete.
+    queue: Queue,
+    /// Number of the next request.
+    next: u32,
+    /// Number of the request that is being read.
+    sending: u32,
+    /// Requests may have been missed since the last one: the next one stands behind a gap, unless nothing is open.
+    doubt: bool,
+    switched: bool,
+}
+
+impl Parser for Connection {
+    const NAME: &'static str = "http1";
+    const MAX_STATE: usize =
+        size_of::<Self>() + 2 * (2 * half::MAX_HEAD) + 2 * pending::MAX_PENDING * size_of::<Pending>();
+
+    fn detect(bytes: &[u8]) -> Detect {
+        detect::detect(bytes)
+    }
+
+    fn feed(&mut self, flow: Flow, input: Input<'_>, sink: Sink<'_>) {
+        if self.switched {
+            return;
+        }
+        match (flow, input) {
+            (Flow::Request, Input::Bytes { bytes, burst_start }) => {
+                self.request_bytes(bytes, burst_start, sink);
+            }
+            (Flow::Response, Input::Bytes { bytes, burst_start }) => {
+                self.response_bytes(bytes, burst_start, sink);
+            }
+            (Flow::Request, Input::Hole { len, tail }) => self.request_hole(len, tail, sink),
+            (Flow::Response, Input::Hole { len, tail }) => self.response_hole(len, tail, sink),
+            (Flow::Request, Input::Gap) => self.request_gap(sink),
+            (Flow::Response, Input::Gap) => self.response_gap(sink),
+            (Flow::Request, Input::End) => self.request_end(sink),
+            (Flow::Response, Input::End) => self.response_end(sink),
+        }
+    }
+
+    fn idle(&mut self, sink: Sink<'_>) {
+        if self.request.may_be_over() {
+            self.end_request(0, State::Lost, sink);
+        }
+        if self.response.may_be_over() {
+            self.end_response(0, State::Lost, sink);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        // A request that is still being sent although its response is complete is not in the queue any more.
+        let late = self.request.in_message() && self.queue.last(self.sending).is_none();
+        self.queue.in_flight() + usize::from(late)
+    }
+
+    fn is_switched(&self) -> bool {
+        self.switched
+    }
+
+    fn state_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.request.state_bytes()
+            + self.response.state_bytes()
+            + self.queue.state_bytes()
+    }
+}
+
+impl Connection {
+    /// Nothing of either direction is read any more. The exchanges still open were not of this protocol.
+    fn switch(&mut self, pending: Pending, offset: usize, sink: Sink<'_>) {
+        if !pending.ghost {
+            emit(sink, pending.exchange, Flow::Response, offset, What::Switched);
+        }
+        self.queue.pop();
+        self.flush(Flow::Response, offset, &What::Lost(LostReason::Switched), sink);
+        self.request.rest(State::Closed);
+        self.response.rest(State::Closed);
+        self.switched = true;
+    }
+
+    /// Gives up every exchange that waits for a response.
+    fn flush(&mut self, flow: Flow, offset: usize, what: &What, sink: Sink<'_>) {
+        while let Some(pending) = self.queue.pop() {
+            if !pending.ghost {
+                emit(sink, pending.exchange, flow, offset, what.clone());
+            }
+        }
+    }
+}
+
+fn emit(sink: Sink<'_>, exchange: u32, flow: Flow, offset: usize, what: What) {
+    sink(Item { exchange, flow, offset, what });
+}
+
+/// A position within a hole as an offset.
+fn offset(position: u64) -> usize {
+    usize::try_from(position).unwrap_or(usize::MAX)
+}

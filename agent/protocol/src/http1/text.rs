@@ -1,0 +1,135 @@
+//! Bounded text from bytes, and the parts of a request target.
+
+use memchr::{memchr, memchr2, memmem, memrchr};
+
+/// Longest path kept.
+const MAX_PATH: usize = 2048;
+/// Longest query kept.
+const MAX_QUERY: usize = 2048;
+/// Longest user agent kept.
+pub(super) const MAX_USER_AGENT: usize = 256;
+/// Longest authority kept.
+pub(super) const MAX_AUTHORITY: usize = 255;
+/// Longest scheme kept.
+const MAX_SCHEME: usize = 32;
+
+/// Without white space at both ends.
+pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\r', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t' | b'\r'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Text of at most `max` bytes, cut between characters; what is not UTF-8 is replaced.
+pub(super) fn text(bytes: &[u8], max: usize) -> Box<str> {
+    let (kept, was_cut) = match bytes.get(..max) {
+        Some(kept) => (kept, bytes.len() > max),
+        None => (bytes, false),
+    };
+    match str::from_utf8(kept) {
+        Ok(text) => text.into(),
+        Err(error) => {
+            // A character that only the cut made incomplete is left out.
+            let kept = match error.error_len() {
+                None if was_cut => kept.get(..error.valid_up_to()).unwrap_or_default(),
+                _ => kept,
+            };
+            let text = String::from_utf8_lossy(kept);
+            let mut end = max.min(text.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.get(..end).unwrap_or_default().into()
+        }
+    }
+}
+
+/// The parts of a request target.
+#[derive(Default)]
+pub(super) struct Target {
+    pub(super) path: Box<str>,
+    pub(super) query: Option<Box<str>>,
+    pub(super) authority: Option<Box<str>>,
+    pub(super) scheme: Option<Box<str>>,
+}
+
+impl Target {
+    /// Takes a target apart by its form (RFC 9112, 3.2).
+    pub(super) fn parse(method: &[u8], target: &[u8]) -> Self {
+        if method == b"CONNECT" {
+            return Self { authority: Some(host(target)), ..Self::default() };
+        }
+        if target.first() == Some(&b'/') {
+            return Self::default().with_path(target);
+        }
+        let Some(colon) = memmem::find(target, b"://") else { return Self::default().with_path(target) };
+        let (scheme, rest) = target.split_at(colon);
+        let rest = rest.get(3..).unwrap_or_default();
+        let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let mut parts = Self::default().with_path(path);
+        if parts.path.is_empty() {
+            parts.path = if method == b"OPTIONS" && parts.query.is_none() { "*".into() } else { "/".into() };
+        }
+        parts.authority = Some(host(authority));
+        parts.scheme = Some(text(scheme, MAX_SCHEME));
+        parts
+    }
+
+    fn with_path(mut self, target: &[u8]) -> Self {
+        let end = memchr2(b'?', b'#', target).unwrap_or(target.len());
+        let (path, rest) = target.split_at(end);
+        self.path = text(path, MAX_PATH);
+        if let Some((b'?', query)) = rest.split_first() {
+            let end = memchr(b'#', query).unwrap_or(query.len());
+            self.query = Some(text(query.get(..end).unwrap_or_default(), MAX_QUERY));
+        }
+        self
+    }
+}
+
+/// An authority without user and password, which never leave the parser.
+fn host(authority: &[u8]) -> Box<str> {
+    let start = memrchr(b'@', authority).map_or(0, |at| at + 1);
+    text(authority.get(start..).unwrap_or_default(), MAX_AUTHORITY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_bounded_between_characters() {
+        assert_eq!(&*text(b"abc", 3), "abc");
+        assert_eq!(&*text(b"abcd", 3), "abc");
+        assert_eq!(&*text("ab\u{e9}".as_bytes(), 3), "ab");
+        assert_eq!(&*text("ab\u{e9}".as_bytes(), 4), "ab\u{e9}");
+        assert_eq!(&*text(b"a\xffb", 10), "a\u{fffd}b");
+        // Replacements are longer than what they replace, and still bounded.
+        assert_eq!(&*text(b"\xff\xff\xff", 7), "\u{fffd}\u{fffd}");
+        assert_eq!(&*text(b"ab\xc3", 10), "ab\u{fffd}");
+    }
+
+    #[test]
+    fn targets_come_apart() {
+        let parts = |method: &str, target: &str| {
+            let t = Target::parse(method.as_bytes(), target.as_bytes());
+            let s = |o: Option<Box<str>>| o.map_or("-".to_owned(), String::from);
+            format!("{} {} {} {}", s(t.scheme), s(t.authority), t.path, s(t.query))
+        };
+        assert_eq!(parts("GET", "/a/b?c=d?e#f"), "- - /a/b c=d?e");
+        assert_eq!(parts("GET", "/a?"), "- - /a ");
+        assert_eq!(parts("GET", "/a#b?c"), "- - /a -");
+        assert_eq!(parts("GET", "/r?u=http://x/y"), "- - /r u=http://x/y");
+        assert_eq!(parts("OPTIONS", "*"), "- - * -");
+        assert_eq!(parts("GET", "http://u:p@h:8080/a?b"), "http h:8080 /a b");
+        assert_eq!(parts("GET", "https://h"), "https h / -");
+        assert_eq!(parts("OPTIONS", "http://h"), "http h * -");
+        assert_eq!(parts("GET", "http://h?q"), "http h / q");
+        assert_eq!(parts("CONNECT", "h:443"), "- h:443  -");
+    }
+}

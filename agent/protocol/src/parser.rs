@@ -1,0 +1,138 @@
+//! The interface of every parser: what goes in, what comes out, and what an answer means.
+
+use crate::message::{Flow, Head};
+
+/// What the first bytes of a burst look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Detect {
+    /// The beginning of a request.
+    Request,
+    /// The beginning of a response.
+    Response,
+    /// Not this protocol.
+    No,
+    /// The beginning of something possible, too short to tell.
+    More,
+}
+
+/// What the capture saw next in one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input<'a> {
+    /// Captured bytes.
+    Bytes {
+        /// The bytes.
+        bytes: &'a [u8],
+        /// They are of the first transfer after the direction changed.
+        burst_start: bool,
+    },
+    /// Bytes that moved but were not captured.
+    Hole {
+        /// How many.
+        len: u64,
+        /// The last of them (0 to 8).
+        tail: &'a [u8],
+    },
+    /// An unknown number of bytes was lost.
+    Gap,
+    /// This direction is closed.
+    End,
+}
+
+/// Something that was found in the input.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Item {
+    /// The how-manieth request on the connection, from 0; a response carries the number of its request.
+    pub exchange: u32,
+    /// Direction of the message that this item is about. It may be the other one than that of the input: a response
+    /// can end a request whose own end could not be seen. `offset` is 0 then, and the message ended with the last
+    /// byte seen of its direction.
+    pub flow: Flow,
+    /// Bytes of this input up to the event: the first byte of the message for [`What::Begin`], else just past the
+    /// last byte that belongs to it.
+    pub offset: usize,
+    /// What was found.
+    pub what: What,
+}
+
+/// What was found.
+///
+/// For each direction of an exchange: at most one `Begin`, then at most one `Head`, then at most one of `End`,
+/// `Switched`, `Aborted`, `Lost`. An exchange is over with the one of the response, which may come without a `Begin`
+/// (no answer was seen), or, if its request's head was never understood, with the one of the request.
+#[derive(Clone, PartialEq, Debug)]
+pub enum What {
+    /// The first byte of the message (of a response: of its first interim response).
+    Begin,
+    /// The head is complete, or known to be longer than what was captured.
+    Head(Head),
+    /// The message is complete.
+    End {
+        /// Bytes of the body. The framing of chunks is not counted where it was seen.
+        body: u64,
+    },
+    /// Both directions carry another protocol from here on; the exchange is over.
+    Switched,
+    /// The direction closed before the message was complete.
+    Aborted {
+        /// Bytes of the body that moved.
+        body: u64,
+    },
+    /// The rest of the message cannot be followed.
+    Lost(LostReason),
+    /// Part of a message whose beginning, or whose request, was not seen. `exchange` means nothing.
+    HalfSeen,
+    /// Bytes between messages that begin no message; what follows is skipped up to a later burst. `exchange` means
+    /// nothing.
+    Garbage,
+}
+
+/// Why a message cannot be followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LostReason {
+    /// Bytes were lost.
+    Gap,
+    /// The bytes break the protocol's grammar.
+    Malformed,
+    /// The head was not captured, and what it would answer is not clear.
+    CutHead,
+    /// The head does not tell where the body ends, or contradicts itself.
+    Framing,
+    /// More requests without an answer than are remembered.
+    Overflow,
+    /// Another exchange switched the connection to another protocol.
+    Switched,
+}
+
+impl LostReason {
+    /// The reason as counters and attributes name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::Malformed => "malformed",
+            Self::CutHead => "cut_head",
+            Self::Framing => "framing",
+            Self::Overflow => "overflow",
+            Self::Switched => "switched",
+        }
+    }
+}
+
+/// A protocol: both directions of one connection.
+pub trait Parser: Default {
+    /// Name of the protocol.
+    const NAME: &'static str;
+    /// Bound of [`Parser::state_bytes`].
+    const MAX_STATE: usize;
+    /// What these first bytes of a burst look like.
+    fn detect(bytes: &[u8]) -> Detect;
+    /// Takes the next input of one direction; calls `sink` for each thing found, in order.
+    fn feed(&mut self, flow: Flow, input: Input<'_>, sink: &mut dyn FnMut(Item));
+    /// Nothing moved for a while: messages whose end cannot be seen end with their last byte.
+    fn idle(&mut self, sink: &mut dyn FnMut(Item));
+    /// Exchanges that are not over.
+    fn in_flight(&self) -> usize;
+    /// The connection carries another protocol; input is ignored.
+    fn is_switched(&self) -> bool;
+    /// Memory held, in bytes.
+    fn state_bytes(&self) -> usize;
+}

@@ -1,0 +1,100 @@
+//! Drives a parser over a script and writes down what it says, in absolute positions.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use spanwise_protocol::{Flow, Head, Input, Item, Parser, What};
+
+pub(crate) const Q: Flow = Flow::Request;
+pub(crate) const R: Flow = Flow::Response;
+
+/// One step of a conversation.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Bytes(Flow, Vec<u8>, bool),
+    Hole(Flow, u64, Vec<u8>),
+    Gap(Flow),
+    End(Flow),
+    Idle,
+}
+
+/// Bytes of a new burst.
+pub(crate) fn burst(flow: Flow, bytes: impl AsRef<[u8]>) -> Step {
+    Step::Bytes(flow, bytes.as_ref().to_vec(), true)
+}
+
+/// Bytes of the same burst.
+pub(crate) fn more(flow: Flow, bytes: impl AsRef<[u8]>) -> Step {
+    Step::Bytes(flow, bytes.as_ref().to_vec(), false)
+}
+
+pub(crate) fn hole(flow: Flow, len: u64, tail: impl AsRef<[u8]>) -> Step {
+    Step::Hole(flow, len, tail.as_ref().to_vec())
+}
+
+/// A driver: remembers how far each direction is.
+#[derive(Default)]
+pub(crate) struct Driver<P> {
+    pub(crate) parser: P,
+    at: [u64; 2],
+    pub(crate) items: Vec<(u64, Item)>,
+}
+
+pub(crate) fn side(flow: Flow) -> usize {
+    usize::from(flow == Flow::Response)
+}
+
+impl<P: Parser> Driver<P> {
+    pub(crate) fn step(&mut self, step: &Step) {
+        let at = self.at;
+        let items = &mut self.items;
+        let (flow, input, len) = match step {
+            Step::Bytes(flow, bytes, burst_start) => {
+                (*flow, Input::Bytes { bytes, burst_start: *burst_start }, bytes.len() as u64)
+            }
+            Step::Hole(flow, len, tail) => (*flow, Input::Hole { len: *len, tail }, *len),
+            Step::Gap(flow) => (*flow, Input::Gap, 0),
+            Step::End(flow) => (*flow, Input::End, 0),
+            Step::Idle => {
+                self.parser.idle(&mut |item| {
+                    items.push((at[side(item.flow)].wrapping_add(item.offset as u64), item));
+                });
+                return;
+            }
+        };
+        self.parser.feed(flow, input, &mut |item| {
+            assert!(item.offset as u64 <= len, "{item:?} beyond {step:?}");
+            assert!(item.flow == flow || item.offset == 0, "{item:?} of the other direction in {step:?}");
+            items.push((at[side(item.flow)].wrapping_add(item.offset as u64), item));
+        });
+        self.at[side(flow)] = self.at[side(flow)].wrapping_add(len);
+        assert!(self.parser.state_bytes() <= P::MAX_STATE, "{} bytes of state", self.parser.state_bytes());
+    }
+}
+
+/// What a parser says of a script, one line an item: `> 0 begin @0`.
+pub(crate) fn tell<P: Parser>(script: &[Step]) -> Vec<String> {
+    let mut driver = Driver::<P>::default();
+    for step in script {
+        driver.step(step);
+    }
+    driver.items.iter().map(|(at, item)| line(*at, item)).collect()
+}
+
+pub(crate) fn line(at: u64, item: &Item) -> String {
+    let arrow = if item.flow == Flow::Request { '>' } else { '<' };
+    let what = match &item.what {
+        What::Begin => "begin".into(),
+        What::Head(Head::Request(r)) => {
+            let query = r.query.as_ref().map(|q| format!("?{q}")).unwrap_or_default();
+            let cut = if r.truncated { " cut" } else { "" };
+            format!("{} {}{query}{cut}", r.method, r.path)
+        }
+        What::Head(Head::Response(r)) => format!("{}{}", r.status, if r.truncated { " cut" } else { "" }),
+        What::End { body } => format!("end {body}"),
+        What::Switched => "switched".into(),
+        What::Aborted { body } => format!("aborted {body}"),
+        What::Lost(reason) => format!("lost {}", reason.as_str()),
+        What::HalfSeen => return format!("{arrow} half @{at}"),
+        What::Garbage => return format!("{arrow} garbage @{at}"),
+    };
+    format!("{arrow} {} {what} @{at}", item.exchange)
+}

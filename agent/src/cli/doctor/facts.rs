@@ -1,0 +1,144 @@
+//! Looks, and judges nothing.
+
+use std::fs::read_to_string;
+
+use crate::kernel::btf::Btf;
+use crate::kernel::offsets::{self, cost_of_missing, is_essential};
+use crate::kernel::plane::{COMPANIONS, Plane, SOCK_COMPANIONS};
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) kernel: String,
+    pub(super) machine: &'static str,
+    /// Findings in the type description, or why there are none.
+    pub(super) btf: Result<BtfFacts, String>,
+    /// Name of the lockdown mode, if the kernel shows it.
+    pub(super) lockdown: Option<String>,
+    /// Effective capabilities.
+    pub(super) capabilities: u64,
+    /// Inode of the process id namespace.
+    pub(super) pid_namespace: Option<u64>,
+    pub(super) perf_event_paranoid: Option<i64>,
+    pub(super) unprivileged_bpf_disabled: Option<i64>,
+    pub(super) bpf_jit: Option<i64>,
+    pub(super) bpf_stats: Option<i64>,
+    pub(super) io_uring_disabled: Option<i64>,
+    /// Limit of locked memory in bytes; none if unlimited or unknown.
+    pub(super) memlock: Option<u64>,
+}
+
+/// What the kernel's types tell.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BtfFacts {
+    /// Why plane sock cannot be used.
+    pub(super) sock: Option<String>,
+    /// Why plane syscall cannot be used.
+    pub(super) syscall: Option<String>,
+    /// Tracepoints that are not there, with what is lost without them.
+    pub(super) tracepoints: Vec<(&'static str, &'static str)>,
+    /// Members that are not there: why, what is lost, whether all is lost.
+    pub(super) offsets: Vec<(String, &'static str, bool)>,
+}
+
+impl BtfFacts {
+    fn of(btf: &Btf) -> Self {
+        let found = offsets::resolve(btf);
+        Self {
+            sock: Plane::Sock.obstacle(btf),
+            syscall: Plane::Syscall.obstacle(btf),
+            tracepoints: COMPANIONS
+                .iter()
+                .chain(SOCK_COMPANIONS)
+                .filter(|(_, hook, _)| btf.type_id_of_tracepoint(hook).is_none())
+                .map(|(_, hook, cost)| (*hook, *cost))
+                .collect(),
+            offsets: found
+                .missing
+                .iter()
+                .zip(&found.reasons)
+                .map(|(wanted, why)| {
+                    (why.to_string(), cost_of_missing(wanted.global), is_essential(wanted.global))
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Facts {
+    pub(super) fn gather() -> Self {
+        Self {
+            kernel: text("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".into()),
+            machine: std::env::consts::ARCH,
+            btf: Btf::from_kernel().map(|btf| BtfFacts::of(&btf)).map_err(|error| error.to_string()),
+            lockdown: lockdown(),
+            capabilities: text("/proc/self/status").as_deref().and_then(effective).unwrap_or(0),
+            pid_namespace: std::fs::read_link("/proc/self/ns/pid")
+                .ok()
+                .and_then(|link| link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()),
+            perf_event_paranoid: number("/proc/sys/kernel/perf_event_paranoid"),
+            unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
+            bpf_jit: number("/proc/sys/net/core/bpf_jit_enable"),
+            bpf_stats: number("/proc/sys/kernel/bpf_stats_enabled"),
+            io_uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
+            memlock: text("/proc/self/limits").as_deref().and_then(memlock),
+        }
+    }
+}
+
+fn text(path: &str) -> Option<String> {
+    read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn number(path: &str) -> Option<i64> {
+    text(path)?.parse().ok()
+}
+
+/// The mode as the kernel shows it; where that is not mounted, as it was asked for at boot.
+fn lockdown() -> Option<String> {
+    let shown = text("/sys/kernel/security/lockdown").as_deref().and_then(chosen).map(str::to_owned);
+    shown.or_else(|| asked(&text("/proc/cmdline")?).map(str::to_owned))
+}
+
+fn asked(cmdline: &str) -> Option<&str> {
+    cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("lockdown=")).next_back()
+}
+
+/// `none [integrity] confidentiality` -> integrity.
+fn chosen(text: &str) -> Option<&str> {
+    Some(text.split_once('[')?.1.split_once(']')?.0)
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn memlock(limits: &str) -> Option<u64> {
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        assert_eq!(chosen("none [integrity] confidentiality"), Some("integrity"));
+        assert_eq!(chosen("none"), None);
+        assert_eq!(asked("ro lockdown=none quiet lockdown=integrity"), Some("integrity"));
+        assert_eq!(asked("ro"), None);
+        assert_eq!(effective("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(0x1ff_ffff_ffff));
+        assert_eq!(
+            memlock("Max locked memory         8388608              8388608   bytes\n"),
+            Some(8_388_608)
+        );
+        assert_eq!(memlock("Max locked memory         unlimited            unlimited   bytes\n"), None);
+    }
+}

@@ -1,0 +1,305 @@
+//! Judges what was seen: each finding has a stable key, a status, a sentence, and what to do about it.
+
+use super::facts::{BtfFacts, Facts};
+
+/// How well something works here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Status {
+    /// Works.
+    Ok,
+    /// Works with a loss.
+    Limited,
+    /// Does not work.
+    Missing,
+}
+
+impl Status {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Limited => "limited",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// One thing looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Finding {
+    pub(super) key: &'static str,
+    pub(super) status: Status,
+    pub(super) sentence: String,
+    pub(super) todo: Option<String>,
+}
+
+/// All findings, and what follows from them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub(super) kernel: String,
+    pub(super) findings: Vec<Finding>,
+    /// The plane that would be used; none if tracing cannot work.
+    pub(super) best_plane: Option<&'static str>,
+}
+
+impl Report {
+    fn ok(&mut self, key: &'static str, sentence: impl Into<String>) {
+        self.add(key, Status::Ok, sentence.into(), None);
+    }
+    fn limited(&mut self, key: &'static str, sentence: impl Into<String>, todo: &str) {
+        self.add(key, Status::Limited, sentence.into(), Some(todo.into()));
+    }
+    fn missing(&mut self, key: &'static str, sentence: impl Into<String>, todo: &str) {
+        self.add(key, Status::Missing, sentence.into(), Some(todo.into()));
+    }
+    fn add(&mut self, key: &'static str, status: Status, sentence: String, todo: Option<String>) {
+        self.findings.push(Finding { key, status, sentence, todo });
+    }
+}
+
+/// Inode of the first process id namespace, fixed in the kernel.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+const DAC_READ_SEARCH: u32 = 2;
+const SYS_PTRACE: u32 = 19;
+const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
+const BPF: u32 = 39;
+
+/// What the facts mean.
+pub(super) fn judge(facts: &Facts) -> Report {
+    let mut report = Report { kernel: facts.kernel.clone(), ..Report::default() };
+    let mut possible = machine(&mut report, facts);
+    possible &= types(&mut report, facts);
+    possible &= lockdown(&mut report, facts);
+    possible &= privileges(&mut report, facts);
+    possible &= namespace(&mut report, facts);
+    planes(&mut report, facts, possible);
+    settings(&mut report, facts);
+    report
+}
+
+fn machine(report: &mut Report, facts: &Facts) -> bool {
+    report.ok("kernel", format!("The kernel is Linux {} on {}.", facts.kernel, facts.machine));
+    let known = facts.machine == "x86_64";
+    if !known {
+        report.missing(
+            "machine",
+            format!("Capture is written for x86_64; this is {}.", facts.machine),
+            "Use an x86_64 host.",
+        );
+    }
+    known
+}
+
+fn types(report: &mut Report, facts: &Facts) -> bool {
+    let btf = match &facts.btf {
+        Err(why) => {
+            report.missing(
+                "btf",
+                format!("The kernel's types are not known: {why}."),
+                "Without them nothing can be captured.",
+            );
+            return false;
+        }
+        Ok(btf) => btf,
+    };
+    report.ok("btf", "The kernel describes its types (BTF).");
+    if btf.offsets.is_empty() {
+        report.ok("offsets", "Every kernel field that is read was found.");
+    }
+    for (why, cost, essential) in &btf.offsets {
+        let status = if *essential { Status::Missing } else { Status::Limited };
+        report.add("offsets", status, format!("In the kernel's types, {why}: {cost}."), None);
+    }
+    for (hook, cost) in &btf.tracepoints {
+        report.add(
+            "tracepoints",
+            Status::Limited,
+            format!("This kernel has no typed tracepoint {hook}: {cost}."),
+            None,
+        );
+    }
+    if btf.tracepoints.is_empty() {
+        report.ok("tracepoints", "Process, TCP state and io_uring tracepoints are there.");
+    }
+    btf.offsets.iter().all(|(.., essential)| !essential)
+}
+
+fn lockdown(report: &mut Report, facts: &Facts) -> bool {
+    match facts.lockdown.as_deref() {
+        Some("confidentiality") => {
+            report.missing(
+                "lockdown",
+                "The kernel is locked down in mode confidentiality, which forbids BPF programs to read kernel memory.",
+                "Boot with lockdown=integrity, which Spanwise is built for.",
+            );
+            false
+        }
+        Some(mode) => {
+            report.ok("lockdown", format!("Lockdown mode {mode} forbids nothing that Spanwise does."));
+            true
+        }
+        None => {
+            report.ok("lockdown", "The kernel shows no lockdown mode (securityfs may not be mounted).");
+            true
+        }
+    }
+}
+
+fn privileges(report: &mut Report, facts: &Facts) -> bool {
+    let has = |capability: u32| facts.capabilities >> capability & 1 == 1;
+    let all = has(SYS_ADMIN);
+    let mut lacks = Vec::new();
+    for (name, number, implied) in [("CAP_BPF", BPF, all), ("CAP_PERFMON", PERFMON, all)] {
+        if !has(number) && !implied {
+            lacks.push(name);
+        }
+    }
+    let may_load = lacks.is_empty();
+    if may_load {
+        report.ok("capabilities.load", "This process may load and attach BPF programs.");
+    } else {
+        let lacks = lacks.join(" and ");
+        report.missing(
+            "capabilities.load",
+            format!("This process may not load BPF programs: it lacks {lacks}."),
+            "Run as root, or give the program CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.",
+        );
+    }
+    let lacks: Vec<_> = [("CAP_SYS_PTRACE", SYS_PTRACE), ("CAP_DAC_READ_SEARCH", DAC_READ_SEARCH)]
+        .iter()
+        .filter(|(_, number)| !has(*number))
+        .map(|(name, _)| *name)
+        .collect();
+    if lacks.is_empty() {
+        report.ok("capabilities.look", "This process may look at the programs and environments of others.");
+    } else {
+        report.limited(
+            "capabilities.look",
+            format!("Processes of other users cannot be looked at, so they cannot be traced: this process lacks {}.", lacks.join(" and ")),
+            "Run as root, or give the program those capabilities.",
+        );
+    }
+    may_load
+}
+
+fn namespace(report: &mut Report, facts: &Facts) -> bool {
+    match facts.pid_namespace {
+        Some(INITIAL_PID_NAMESPACE) => {
+            report.ok("pid_namespace", "This process sees all processes of the host under the kernel's ids.");
+            true
+        }
+        Some(_) => {
+            report.missing(
+                "pid_namespace",
+                "This process is in a process id namespace of its own, so its ids are not those the kernel reports.",
+                "Run on the host, or in a container with the host's process ids (docker run --pid=host, hostPID: true).",
+            );
+            false
+        }
+        None => {
+            report.limited(
+                "pid_namespace",
+                "It cannot be told whether this process is in the host's process id namespace.",
+                "Mount /proc.",
+            );
+            true
+        }
+    }
+}
+
+fn planes(report: &mut Report, facts: &Facts, possible: bool) {
+    const BLOCKED: &str = "the lines above marked \"missing\" forbid every plane";
+    let none = BtfFacts {
+        sock: Some("the kernel's types are not known".into()),
+        syscall: Some("the kernel's types are not known".into()),
+        ..BtfFacts::default()
+    };
+    let btf = facts.btf.as_ref().unwrap_or(&none);
+    let blocked = |own: &Option<String>| own.clone().or_else(|| (!possible).then(|| BLOCKED.to_owned()));
+    match blocked(&btf.sock) {
+        None => {
+            report.best_plane = Some("sock");
+            report.ok("plane.sock", "Plane sock works: every socket transfer is seen, system calls of untraced processes cost nothing.");
+        }
+        Some(why) => report.missing(
+            "plane.sock",
+            format!("Plane sock does not work: {why}."),
+            "It needs Linux 6.3 or newer.",
+        ),
+    }
+    report.missing(
+        "plane.fentry",
+        "Plane fentry does not work: it is not part of this release.",
+        "Use --plane auto.",
+    );
+    match blocked(&btf.syscall) {
+        None => {
+            if report.best_plane.is_none() {
+                report.best_plane = Some("syscall");
+            }
+            report.limited(
+                "plane.syscall",
+                "Plane syscall works, but while it is on every system call of every process takes 35 to 80 ns longer.",
+                "Leave --plane at auto: it takes sock where sock works.",
+            );
+        }
+        Some(why) => report.missing(
+            "plane.syscall",
+            format!("Plane syscall does not work: {why}."),
+            "It needs a kernel with CONFIG_FTRACE_SYSCALLS.",
+        ),
+    }
+}
+
+fn settings(report: &mut Report, facts: &Facts) {
+    match facts.bpf_jit {
+        Some(0) => report.limited(
+            "bpf_jit",
+            "BPF programs are interpreted, which makes them several times slower.",
+            "Set sysctl net.core.bpf_jit_enable=1.",
+        ),
+        _ => report.ok("bpf_jit", "BPF programs are compiled to machine code."),
+    }
+    match facts.io_uring_disabled {
+        Some(2) => report
+            .ok("io_uring", "io_uring is switched off on this host, so nothing moves through it unseen."),
+        _ => match &facts.btf {
+            Ok(btf) if btf.sock.is_some() => report.limited(
+                "io_uring",
+                "Transfers through io_uring are not seen without plane sock.",
+                "Use Linux 6.3 or newer, or programs that do not use io_uring.",
+            ),
+            _ => report.ok("io_uring", "Transfers through io_uring are seen on plane sock."),
+        },
+    }
+    let paranoid = facts.perf_event_paranoid.map_or_else(|| "unknown".into(), |n| n.to_string());
+    report.ok(
+        "perf_event_paranoid",
+        format!("kernel.perf_event_paranoid is {paranoid}; capture does not depend on it."),
+    );
+    let disabled = facts.unprivileged_bpf_disabled.map_or_else(|| "unknown".into(), |n| n.to_string());
+    report.ok(
+        "unprivileged_bpf_disabled",
+        format!(
+            "kernel.unprivileged_bpf_disabled is {disabled}; it concerns processes without privileges only."
+        ),
+    );
+    match facts.bpf_stats {
+        Some(1) => report.limited(
+            "bpf_stats",
+            "The kernel takes the time of every BPF program, which makes each run some 20 ns longer.",
+            "Set sysctl kernel.bpf_stats_enabled=0 unless you are measuring.",
+        ),
+        _ => report.ok("bpf_stats", "The kernel does not take the time of BPF programs."),
+    }
+    match facts.memlock {
+        Some(bytes) => report.ok(
+            "memlock",
+            format!("Locked memory is limited to {bytes} bytes; since Linux 5.11 BPF maps do not count against it."),
+        ),
+        None => report.ok("memlock", "Locked memory is not limited."),
+    }
+}
+
+#[cfg(test)]
+mod tests;

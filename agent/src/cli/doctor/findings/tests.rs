@@ -1,0 +1,91 @@
+//! A good host, and hosts that lack one thing each.
+
+use super::*;
+
+/// Spoils one thing.
+type Damage = fn(&mut Facts);
+
+fn good() -> Facts {
+    Facts {
+        kernel: "6.18.0".into(),
+        machine: "x86_64",
+        btf: Ok(BtfFacts::default()),
+        lockdown: Some("integrity".into()),
+        capabilities: u64::MAX,
+        pid_namespace: Some(INITIAL_PID_NAMESPACE),
+        bpf_jit: Some(1),
+        bpf_stats: Some(0),
+        perf_event_paranoid: Some(2),
+        unprivileged_bpf_disabled: Some(2),
+        io_uring_disabled: Some(0),
+        memlock: None,
+    }
+}
+
+fn status(report: &Report, key: &str) -> Option<Status> {
+    report.findings.iter().find(|f| f.key == key).map(|f| f.status)
+}
+
+#[test]
+fn a_good_host() {
+    let report = judge(&good());
+    assert_eq!(report.best_plane, Some("sock"));
+    let bad: Vec<_> = report.findings.iter().filter(|f| f.status == Status::Missing).map(|f| f.key).collect();
+    assert_eq!(bad, ["plane.fentry"]);
+    for finding in &report.findings {
+        assert!(finding.sentence.ends_with(['.', ')']), "{finding:?}");
+        assert!(
+            finding.status == Status::Ok || finding.key == "offsets" || finding.todo.is_some(),
+            "{finding:?}"
+        );
+    }
+}
+
+#[test]
+fn each_lack_is_named_and_forbids_tracing() {
+    let cases: [(&str, Damage); 6] = [
+        ("machine", |f| f.machine = "riscv64"),
+        ("btf", |f| f.btf = Err("gone".into())),
+        ("lockdown", |f| f.lockdown = Some("confidentiality".into())),
+        ("capabilities.load", |f| f.capabilities = 1 << SYS_PTRACE | 1 << BPF),
+        ("pid_namespace", |f| f.pid_namespace = Some(4_026_532_000)),
+        ("offsets", |f| f.btf.as_mut().unwrap().offsets.push(("why".into(), "all", true))),
+    ];
+    for (key, damage) in cases {
+        let mut facts = good();
+        damage(&mut facts);
+        let report = judge(&facts);
+        assert_eq!(status(&report, key), Some(Status::Missing), "{key}");
+        assert_eq!(report.best_plane, None, "{key}");
+        assert_eq!(status(&report, "plane.sock"), Some(Status::Missing), "{key}");
+    }
+}
+
+#[test]
+fn losses_leave_tracing_possible() {
+    let cases: [(&str, Damage); 5] = [
+        ("capabilities.look", |f| f.capabilities = 1 << PERFMON | 1 << BPF),
+        ("bpf_jit", |f| f.bpf_jit = Some(0)),
+        ("bpf_stats", |f| f.bpf_stats = Some(1)),
+        ("offsets", |f| f.btf.as_mut().unwrap().offsets.push(("why".into(), "some", false))),
+        ("tracepoints", |f| f.btf.as_mut().unwrap().tracepoints.push(("x", "y"))),
+    ];
+    for (key, damage) in cases {
+        let mut facts = good();
+        damage(&mut facts);
+        let report = judge(&facts);
+        assert_eq!((status(&report, key), report.best_plane), (Some(Status::Limited), Some("sock")), "{key}");
+    }
+}
+
+#[test]
+fn an_old_kernel_falls_back() {
+    let mut facts = good();
+    facts.btf.as_mut().unwrap().sock = Some("this kernel has no typed tracepoint sock_send_length".into());
+    let report = judge(&facts);
+    assert_eq!(report.best_plane, Some("syscall"));
+    assert_eq!(status(&report, "io_uring"), Some(Status::Limited));
+    facts.btf.as_mut().unwrap().syscall = Some("none".into());
+    assert_eq!(judge(&facts).best_plane, None);
+    assert_eq!(judge(&Facts { capabilities: 1 << SYS_ADMIN, ..good() }).best_plane, Some("sock"));
+}

@@ -1,0 +1,433 @@
+//! What `run` and `attach` share: load, attach, read the ring until told to stop, account for everything.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use spanwise_common::config::proc;
+use spanwise_common::conn::{Info, Verdict};
+use spanwise_common::counters;
+
+use super::CliError;
+use super::stop::Stop;
+use crate::config::Settings;
+use crate::export::{Exporters, Limits, STOP_WITHIN};
+use crate::kernel::load::{Kernel, LoadError};
+use crate::kernel::recording::{Frame, Writer};
+use crate::kernel::ring::Ring;
+use crate::kernel::{clock, priority, signal};
+use crate::pipeline::{Origin, Pipeline};
+use crate::process::{Language, Naming, Process, Registry, Service, descendants};
+use crate::session::Who;
+use crate::span::clock::Clock;
+use crate::telemetry::{Flow, Stage, render, to_json};
+
+/// Records handled before the clock is looked at.
+const BATCH: usize = 4096;
+/// Sleep after a look that found records.
+const BUSY: Duration = Duration::from_millis(4);
+/// Longest sleep of an idle agent: what a response's end is late by at most, beside the idle bound of its connection.
+const IDLE: Duration = Duration::from_millis(16);
+/// How often the traced processes are counted, to end with the last one.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// What a program that was asked to end may take before the agent leaves without it.
+const PROGRAM_GRACE: Duration = Duration::from_millis(300);
+
+/// What to trace.
+pub(super) enum Targets {
+    /// Running processes.
+    Processes(Vec<Process>),
+    /// A command to start.
+    Command(Vec<OsString>),
+}
+
+/// The live kernel, and what is known of processes.
+struct Live {
+    kernel: Kernel,
+    registry: Registry,
+    recorder: Option<Writer>,
+    recorded: HashSet<u32>,
+    exits: u64,
+}
+
+impl Live {
+    fn record_service(&mut self, tgid: u32, service: &Service) {
+        if let Some(recorder) = &mut self.recorder
+            && self.recorded.insert(tgid)
+        {
+            recorder.frame(Frame::Service, &super::replay::encode_service(tgid, service));
+        }
+    }
+}
+
+impl Who for Live {
+    fn service(&mut self, tgid: u32) -> Arc<Service> {
+        let service = self.registry.service(tgid);
+        if self.recorder.is_some() {
+            self.record_service(tgid, &service);
+        }
+        service
+    }
+
+    fn connection(&mut self, cookie: u64) -> Option<Info> {
+        self.kernel.connection(cookie).map(|state| state.info)
+    }
+}
+
+impl Origin for Live {
+    fn fork(&mut self, parent: u32, child: u32) {
+        self.registry.fork(parent, child);
+    }
+
+    fn exec(&mut self, tgid: u32, comm: [u8; 16]) {
+        self.recorded.remove(&tgid);
+        self.registry.exec(tgid, comm);
+    }
+
+    fn exit(&mut self, tgid: u32) {
+        self.recorded.remove(&tgid);
+        self.registry.exit(tgid);
+        self.exits += 1;
+    }
+
+    fn decide(&mut self, cookie: u64, verdict: Verdict) {
+        self.kernel.decide(cookie, verdict);
+    }
+
+    fn forget(&mut self, cookie: u64) {
+        self.kernel.forget(cookie);
+    }
+}
+
+impl From<LoadError> for CliError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Permission(_) | LoadError::Plane(_) | LoadError::Btf(_) => {
+                Self::not_possible(error.to_string())
+            }
+            LoadError::Stub | LoadError::Other(_) => Self::failed(error.to_string()),
+        }
+    }
+}
+
+/// Bits of a process in the kernel side's map.
+fn bits(process: &Process) -> u32 {
+    let go = if process.language == Language::Go { proc::GO } else { 0 };
+    proc::TRACE | proc::FOLLOW | go
+}
+
+/// Traces until a signal, the end of the time, or the end of what is traced.
+pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliError> {
+    if settings.disabled {
+        eprintln!("spanwise: nothing is traced, because OTEL_SDK_DISABLED is true");
+        return match targets {
+            Targets::Processes(_) => Ok(()),
+            Targets::Command(command) => report_status(start(&command)?.wait().ok()),
+        };
+    }
+    let limits = Limits {
+        batch_spans: settings.batch.size as u64,
+        delay: settings.batch.delay.min(Duration::from_secs(1)),
+        ..Limits::default()
+    };
+    let recorder = settings.record.as_deref().map(create_recording).transpose()?;
+    let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
+    // Only what can be found wrong without side effects comes before this.
+    let mut kernel = Kernel::load(settings.plane)?;
+    let exporters =
+        Exporters::start(&settings.exporters, limits).map_err(|error| CliError::usage(error.to_string()))?;
+    let stop = Stop::listen()?;
+    for note in settings.notes.iter().chain(&kernel.losses) {
+        eprintln!("spanwise: {note}");
+    }
+    let Some(ring) = kernel.take_ring() else {
+        return Err(CliError::failed("the ring buffer of the BPF programs is missing"));
+    };
+    let mut live = Live {
+        kernel,
+        registry: Registry::new(Naming::from(settings)),
+        recorder,
+        recorded: HashSet::new(),
+        exits: 0,
+    };
+    let clock = Clock::now();
+    if let Some(recorder) = &mut live.recorder {
+        recorder.frame(Frame::Clock, &super::replay::encode_clock(&clock::sample()));
+    }
+    let child = match targets {
+        Targets::Processes(processes) => {
+            follow(&mut live, &processes)?;
+            None
+        }
+        Targets::Command(command) => {
+            // The agent's own children are traced from their first instruction; the agent itself is not.
+            let own = std::process::id();
+            live.kernel.trace(own, proc::FOLLOW)?;
+            live.kernel.attach()?;
+            let child = start(&command);
+            live.kernel.untrace(own);
+            Some(child?)
+        }
+    };
+    if let Some(ready) = &mut ready {
+        ready.create()?;
+    }
+    // After the child was started and the exporters' threads were made: this thread only.
+    if !priority::raise() {
+        tracing::info!(
+            "the priority of the ring reader cannot be raised; on a full machine records may be lost (and counted)"
+        );
+    }
+    let mut engine = Engine {
+        pipeline: Pipeline::new(live, settings, exporters, clock),
+        ring,
+        child,
+        seen: 0,
+        longest_pause: Duration::ZERO,
+    };
+    let status = engine.run(settings, &stop);
+    engine.finish();
+    status
+}
+
+/// Attaches to processes and to the descendants that they have already.
+fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
+    for process in processes {
+        live.kernel.trace(process.tgid, bits(process))?;
+        live.registry.add(process);
+    }
+    live.kernel.attach()?;
+    // From here on forks are followed by events; what was there before is found by looking.
+    for process in processes {
+        for child in descendants(process.tgid) {
+            if let Ok(child) = Process::inspect(child) {
+                live.kernel.trace(child.tgid, bits(&child))?;
+                live.registry.add(&child);
+            }
+        }
+    }
+    // A process that ended meanwhile has no exit event to come.
+    let (mut gone, mut left) = (Vec::new(), 0);
+    for process in processes {
+        if Path::new("/proc").join(process.tgid.to_string()).exists() {
+            left += 1;
+        } else {
+            live.kernel.untrace(process.tgid);
+            gone.push(process.tgid.to_string());
+        }
+    }
+    if left == 0 {
+        return Err(CliError::failed(format!(
+            "process {} ended while it was being attached to; give the id of a process that runs",
+            gone.join(", ")
+        )));
+    }
+    if !gone.is_empty() {
+        eprintln!("spanwise: process {} ended while it was being attached to", gone.join(", "));
+    }
+    Ok(())
+}
+
+fn start(command: &[OsString]) -> Result<Child, CliError> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(CliError::usage("there is no command to run; give one after --"));
+    };
+    Command::new(program).args(arguments).spawn().map_err(|error| {
+        CliError::failed(format!(
+            "cannot start {}: {error}; check the command and its permissions",
+            Path::new(program).display()
+        ))
+    })
+}
+
+fn create_recording(path: &Path) -> Result<Writer, CliError> {
+    Writer::create(path).map_err(|error| {
+        CliError::usage(format!(
+            "cannot write the recording {}: {error}; check that the folder exists and can be written",
+            path.display()
+        ))
+    })
+}
+
+/// The file that says that the probes are live.
+struct ReadyFile<'a>(&'a Path);
+
+impl<'a> ReadyFile<'a> {
+    /// Finds out early that it could not be created, and removes one that a former run left.
+    fn check(path: &'a Path) -> Result<Self, CliError> {
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(CliError::usage(format!(
+                "cannot create the ready file {}: its folder does not exist; create it or give another path",
+                path.display()
+            )));
+        }
+        // Not being there is the usual case.
+        drop(std::fs::remove_file(path));
+        Ok(Self(path))
+    }
+
+    fn create(&mut self) -> Result<(), CliError> {
+        std::fs::write(self.0, format!("{}\n", std::process::id())).map_err(|error| {
+            CliError::usage(format!(
+                "cannot create the ready file {}: {error}; check that its folder can be written",
+                self.0.display()
+            ))
+        })
+    }
+}
+
+fn report_status(status: Option<std::process::ExitStatus>) -> Result<(), CliError> {
+    match status {
+        Some(status) if !status.success() => eprintln!("spanwise: the program ended with {status}"),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The loop.
+struct Engine {
+    pipeline: Pipeline<Live>,
+    ring: Ring,
+    child: Option<Child>,
+    /// Exits seen when the processes were last counted.
+    seen: u64,
+    /// Longest time between two looks at the ring.
+    longest_pause: Duration,
+}
+
+impl Engine {
+    fn run(&mut self, settings: &Settings, stop: &Stop) -> Result<(), CliError> {
+        let end = settings.duration.map(|duration| Instant::now() + duration);
+        let mut sleep = BUSY;
+        let mut counted = Instant::now();
+        let mut last = Instant::now();
+        loop {
+            let found = self.read();
+            let now = Instant::now();
+            self.longest_pause = self.longest_pause.max(now.duration_since(last));
+            last = now;
+            if stop.wants_table() {
+                eprint!("{}", self.table());
+            }
+            if let Some(child) = &mut self.child
+                && let Ok(Some(status)) = child.try_wait()
+            {
+                self.child = None;
+                report_status(Some(status))?;
+            }
+            if stop.is_asked() || end.is_some_and(|end| now >= end) {
+                self.end_program();
+                return Ok(());
+            }
+            if now.duration_since(counted) >= COUNT_EVERY {
+                counted = now;
+                if self.all_gone() {
+                    return Ok(());
+                }
+            }
+            sleep = if found > 0 { BUSY } else { (sleep * 2).min(IDLE) };
+            stop.sleep(sleep);
+        }
+    }
+
+    /// Reads what the ring has now.
+    fn read(&mut self) -> usize {
+        let mut found = 0;
+        loop {
+            let pipeline = &mut self.pipeline;
+            let got = self.ring.drain(BATCH, |bytes| {
+                if let Some(recorder) = &mut pipeline.origin.recorder {
+                    recorder.frame(Frame::Record, bytes);
+                }
+                pipeline.record(bytes);
+            });
+            found += got;
+            self.pipeline.tick(clock::boot_ns(), Instant::now());
+            // One turn takes a bounded time, however fast records come.
+            if got < BATCH || found >= 64 * BATCH {
+                return found;
+            }
+        }
+    }
+
+    /// Whether nothing that is traced is left. Asked only after something ended.
+    fn all_gone(&mut self) -> bool {
+        let exits = self.pipeline.origin.exits;
+        if exits == self.seen || self.child.is_some() {
+            return false;
+        }
+        self.seen = exits;
+        self.pipeline.origin.kernel.traced().is_empty()
+    }
+
+    /// Asks the program that was started to end, and reads on while it does.
+    fn end_program(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        signal::terminate(child.id());
+        let until = Instant::now() + PROGRAM_GRACE;
+        while Instant::now() < until {
+            self.read();
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                break;
+            }
+            std::thread::sleep(BUSY);
+        }
+    }
+
+    fn kernel_stage(&self) -> (Stage, Vec<(&'static str, u64)>) {
+        let counters = self.pipeline.origin.kernel.counters();
+        (kernel_stage(&counters), counters)
+    }
+
+    fn table(&self) -> String {
+        let (kernel, counters) = self.kernel_stage();
+        let mut stages = vec![kernel];
+        stages.extend(self.pipeline.stages());
+        render(&stages, &counters)
+    }
+
+    /// Reads the rest, empties every stage, detaches, and prints the account.
+    fn finish(mut self) {
+        self.read();
+        tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
+        let (kernel, counters) = self.kernel_stage();
+        let (live, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN);
+        live.kernel.detach();
+        if let Some(recorder) = live.recorder {
+            let failed = recorder.finish();
+            if failed > 0 {
+                eprintln!(
+                    "spanwise: {failed} frames of the recording could not be written; it is not complete"
+                );
+            }
+        }
+        let mut stages = vec![kernel];
+        stages.extend(rest);
+        eprint!("{}", render(&stages, &counters));
+        if let Some(path) = std::env::var_os("SPANWISE_STATS_JSON")
+            && let Err(error) = std::fs::write(&path, to_json(&stages, &counters).to_string())
+        {
+            eprintln!("spanwise: cannot write {}: {error}", Path::new(&path).display());
+        }
+    }
+}
+
+/// The account of the kernel side: every transfer it saw was shipped, or not for a reason.
+pub(super) fn kernel_stage(values: &[(&'static str, u64)]) -> Stage {
+    let of = |index: u32| values.get(index as usize).map_or(0, |(_, value)| *value);
+    Stage {
+        name: "kernel: transfers",
+        input: of(counters::SEEN),
+        rows: vec![
+            (Flow::Out, "shipped to the ring", of(counters::SHIPPED)),
+            (Flow::Drop, "ring full", of(counters::RING_FULL_DATA)),
+            (Flow::Drop, "connection ignored", of(counters::IGNORED)),
+            (Flow::Drop, "connection map full", of(counters::CONN_FULL)),
+        ],
+        notes: vec![],
+    }
+}

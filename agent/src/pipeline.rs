@@ -1,0 +1,270 @@
+//! The picture of the whole: every stage, wired top to bottom.
+//!
+//! ```text
+//!   kernel ring ──records──▶ process registry        [2] who: fork, exec, exit
+//!        │
+//!        └──────records──▶ sessions                  [3] streams  [4] parsers, exchanges
+//!                             │  signals (edges in time), exchanges
+//!                             ▼
+//!                          correlator                [5] parents and ids, decided late
+//!                             │  exchange + decision
+//!                             ▼
+//!                          sampler                   [6] keep or drop, counted
+//!                             │
+//!                             ▼
+//!                          span builder              [5] semantic conventions, redaction, clock
+//!                             │  spans
+//!                             ▼
+//!                          exporters                 [7] encode, batch, queue, send (threads of their own)
+//! ```
+//!
+//! Everything down to the encoding of a span runs on one thread, without locks and without channels; what can wait for the
+//! outside (network, disk, terminal) runs behind bounded queues. Sizes stand with the stage that they bound.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use spanwise_common::conn::{Info, Verdict};
+
+use crate::config::Settings;
+use crate::export::Exporters;
+use crate::kernel::clock;
+use crate::kernel::record::{self, Record};
+use crate::process::Service;
+use crate::sample::Sampler;
+use crate::session::{Outcome, Output, Sessions, Who};
+use crate::span::build;
+use crate::span::clock::Clock;
+use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
+use crate::telemetry::{Flow, Stage};
+
+/// How often ends that cannot be seen are looked for, in nanoseconds.
+const LOOK_EVERY_NS: u64 = 20_000_000;
+
+/// How often the mapping to the time of day is corrected.
+const READ_CLOCK_EVERY_NS: u64 = 5_000_000_000;
+
+/// Where records come from, and who knows about processes: the live kernel or a recording.
+pub trait Origin: Who {
+    /// A traced process made a child.
+    fn fork(&mut self, parent: u32, child: u32);
+    /// A process became another program.
+    fn exec(&mut self, tgid: u32, comm: [u8; 16]);
+    /// A process ended; its exchanges have been handed on.
+    fn exit(&mut self, tgid: u32);
+    /// What to ship of a connection.
+    fn decide(&mut self, cookie: u64, verdict: Verdict);
+    /// A connection is over.
+    fn forget(&mut self, cookie: u64);
+}
+
+/// All stages.
+pub struct Pipeline<O> {
+    /// Where records come from.
+    pub origin: O,
+    sessions: Sessions,
+    output: Output,
+    tail: Tail,
+    looked_ns: u64,
+    clock_read_ns: u64,
+    records: u64,
+    malformed: u64,
+    others: u64,
+}
+
+/// The stages behind the sessions.
+struct Tail {
+    correlator: Correlator,
+    sampler: Sampler,
+    clock: Clock,
+    exporters: Exporters,
+    decided: u64,
+    headless: u64,
+}
+
+impl Tail {
+    fn correlator_takes(&mut self, output: &mut Output) {
+        if output.signals.is_empty() && output.exchanges.is_empty() {
+            return;
+        }
+        for signal in output.signals.drain(..) {
+            self.correlator.signal(signal);
+        }
+        for exchange in output.exchanges.drain(..) {
+            self.correlator.finish(exchange);
+        }
+        self.drain();
+    }
+
+    /// Decided exchanges become spans, if the sampler keeps them.
+    fn drain(&mut self) {
+        let Self { correlator, sampler, clock, exporters, decided, headless } = self;
+        correlator.drain(&mut |exchange, mut decision| {
+            *decided += 1;
+            if exchange.outcome == Outcome::Headless {
+                *headless += 1;
+                return;
+            }
+            let incoming = decision.trace_state.as_deref();
+            let verdict = sampler.decide(&decision.trace_id, decision.upstream_flags, incoming);
+            if verdict.is_keep() {
+                decision.trace_state = sampler.trace_state(verdict, incoming);
+                exporters.span(&build::build(exchange, decision, clock));
+            }
+        });
+    }
+}
+
+impl<O: Origin> Pipeline<O> {
+    /// Wires the stages.
+    pub fn new(origin: O, settings: &Settings, exporters: Exporters, clock: Clock) -> Self {
+        Self {
+            origin,
+            sessions: Sessions::default(),
+            output: Output::default(),
+            tail: Tail {
+                correlator: Correlator::new(CorrelateSettings::default()),
+                sampler: Sampler::new(settings.sampler),
+                clock,
+                exporters,
+                decided: 0,
+                headless: 0,
+            },
+            looked_ns: 0,
+            clock_read_ns: clock::boot_ns(),
+            records: 0,
+            malformed: 0,
+            others: 0,
+        }
+    }
+
+    /// One record, all the way.
+    pub fn record(&mut self, bytes: &[u8]) {
+        let Self { origin, sessions, output, tail, .. } = self;
+        match record::decode(bytes) {
+            Some(Record::Data(data, payload)) => {
+                self.records += 1;
+                sessions.data(&data, payload, origin, output);
+            }
+            Some(other) => {
+                self.others += 1;
+                match other {
+                    Record::Open(open) => sessions.open(&open),
+                    Record::Close(close) => sessions.close(&close, origin, output),
+                    Record::Fork(event) => origin.fork(event.header.tgid, event.other),
+                    Record::Exec(event) => origin.exec(event.header.tgid, event.comm),
+                    Record::Exit(event) => {
+                        let (tgid, at_ns) = (event.header.tgid, event.header.at_ns);
+                        sessions.exit(tgid, at_ns, origin, output);
+                        tail.correlator_takes(output);
+                        tail.correlator.process_exit(tgid, at_ns);
+                        origin.exit(tgid);
+                    }
+                    Record::Data(..) => {}
+                }
+            }
+            None => self.malformed += 1,
+        }
+        self.hand_on();
+    }
+
+    fn hand_on(&mut self) {
+        self.tail.correlator_takes(&mut self.output);
+        for (cookie, verdict) in self.output.verdicts.drain(..) {
+            self.origin.decide(cookie, verdict);
+        }
+        for cookie in self.output.forgotten.drain(..) {
+            self.origin.forget(cookie);
+        }
+    }
+
+    /// Time passes: `now_ns` is the clock of the records.
+    pub fn tick(&mut self, now_ns: u64, now: Instant) {
+        if now_ns.saturating_sub(self.looked_ns) >= LOOK_EVERY_NS {
+            self.looked_ns = now_ns;
+            self.sessions.tick(now_ns, &mut self.origin, &mut self.output);
+            self.hand_on();
+        }
+        if now_ns.saturating_sub(self.clock_read_ns) >= READ_CLOCK_EVERY_NS {
+            self.clock_read_ns = now_ns;
+            self.tail.clock.refresh();
+        }
+        self.tail.correlator.tick(now_ns);
+        self.tail.drain();
+        self.tail.exporters.tick(now);
+    }
+
+    /// The account of every stage so far.
+    pub fn stages(&self) -> Vec<Stage> {
+        let mut stages = vec![Stage {
+            name: "ring: data records",
+            input: self.records,
+            rows: vec![(Flow::Out, "to sessions", self.records)],
+            notes: vec![("malformed records", self.malformed), ("other records", self.others)],
+        }];
+        stages.extend(self.sessions.stages());
+        stages.push(self.tail.correlator.stage());
+        let Tail { decided, headless, .. } = self.tail;
+        stages.push(Stage {
+            name: "span: decided exchanges",
+            input: decided,
+            rows: vec![
+                (Flow::Out, "to the sampler", decided - headless),
+                (Flow::Drop, "head never understood", headless),
+            ],
+            notes: vec![("clock steps", self.tail.clock.steps())],
+        });
+        stages.push(self.tail.sampler.stage());
+        stages.extend(self.tail.exporters.stages());
+        stages
+    }
+
+    /// What the correlator knows of its models.
+    pub fn explain(&self) -> Vec<crate::span::correlate::ModelReport> {
+        self.tail.correlator.explain()
+    }
+
+    /// Ends everything: what is under way is handed on as it is, queues are emptied within a bound.
+    pub fn finish(mut self, now_ns: u64, within: std::time::Duration) -> (O, Vec<Stage>) {
+        self.sessions.finish(now_ns, &mut self.origin, &mut self.output);
+        self.hand_on();
+        self.tail.correlator.tick(now_ns);
+        self.tail.correlator.flush();
+        self.tail.drain();
+        let mut stages = self.stages();
+        // The exporters' accounts are final only once they have stopped.
+        let before = self.tail.exporters.stages().len();
+        stages.truncate(stages.len().saturating_sub(before));
+        stages.extend(self.tail.exporters.flush_and_stop(within));
+        (self.origin, stages)
+    }
+}
+
+/// An origin that is not a kernel: services and connections from a recording.
+#[derive(Default)]
+pub struct Recorded {
+    /// Service of each process.
+    pub services: std::collections::HashMap<u32, Arc<Service>>,
+}
+
+impl Who for Recorded {
+    fn service(&mut self, tgid: u32) -> Arc<Service> {
+        let unknown = || Arc::new(Service { id: 0, name: "unknown".into(), attributes: vec![] });
+        self.services.get(&tgid).map_or_else(unknown, Arc::clone)
+    }
+    fn connection(&mut self, _cookie: u64) -> Option<Info> {
+        None
+    }
+}
+
+impl Origin for Recorded {
+    fn fork(&mut self, parent: u32, child: u32) {
+        if let Some(service) = self.services.get(&parent).cloned() {
+            self.services.entry(child).or_insert(service);
+        }
+    }
+    fn exec(&mut self, _tgid: u32, _comm: [u8; 16]) {}
+    fn exit(&mut self, _tgid: u32) {}
+    fn decide(&mut self, _cookie: u64, _verdict: Verdict) {}
+    fn forget(&mut self, _cookie: u64) {}
+}

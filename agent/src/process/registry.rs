@@ -1,0 +1,111 @@
+//! Services by process id, kept up to date by the events of the kernel side.
+//!
+//! A process may be gone when we look: its name is then what the kernel called it, or what its parent was.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::inspect::Process;
+use super::service::Service;
+use super::services::{Naming, Services};
+
+/// Every traced process that was seen to do something.
+#[derive(Debug)]
+pub struct Registry {
+    services: Services,
+    known: HashMap<u32, Arc<Service>>,
+    /// Parent and kernel name of processes that were not looked at yet.
+    hints: HashMap<u32, Hint>,
+    /// Processes that were gone before they could be looked at.
+    pub unseen: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Hint {
+    parent: Option<u32>,
+    comm: Option<[u8; 16]>,
+}
+
+impl Registry {
+    /// With nothing known.
+    pub fn new(naming: Naming) -> Self {
+        Self { services: Services::new(naming), known: HashMap::new(), hints: HashMap::new(), unseen: 0 }
+    }
+
+    /// A process that was inspected before it was attached to.
+    pub fn add(&mut self, process: &Process) -> Arc<Service> {
+        let service = self.services.for_process(process);
+        self.known.insert(process.tgid, Arc::clone(&service));
+        service
+    }
+
+    /// The service of a process.
+    pub fn service(&mut self, tgid: u32) -> Arc<Service> {
+        if let Some(service) = self.known.get(&tgid) {
+            return Arc::clone(service);
+        }
+        self.look(tgid)
+    }
+
+    fn look(&mut self, tgid: u32) -> Arc<Service> {
+        let hint = self.hints.get(&tgid).copied().unwrap_or_default();
+        let service = match Process::inspect(tgid) {
+            Ok(process) => self.services.for_process(&process),
+            Err(_) => {
+                self.unseen += 1;
+                let comm = hint.comm.map(|comm| text(&comm));
+                let parent =
+                    hint.parent.and_then(|parent| self.known.get(&parent)).map(|s| s.name.to_string());
+                let name = comm.or(parent).unwrap_or_else(|| "unknown".to_owned());
+                self.services.for_gone(tgid, &name)
+            }
+        };
+        self.known.insert(tgid, Arc::clone(&service));
+        service
+    }
+
+    /// A traced process made a child, which is still the same program.
+    pub fn fork(&mut self, parent: u32, child: u32) {
+        self.known.remove(&child);
+        self.hints.insert(child, Hint { parent: Some(parent), comm: None });
+    }
+
+    /// A process became another program. Looked at now: it may be gone soon.
+    pub fn exec(&mut self, tgid: u32, comm: [u8; 16]) {
+        self.known.remove(&tgid);
+        self.hints.entry(tgid).or_default().comm = Some(comm);
+        self.look(tgid);
+    }
+
+    /// A process ended.
+    pub fn exit(&mut self, tgid: u32) {
+        self.known.remove(&tgid);
+        self.hints.remove(&tgid);
+        self.services.forget(tgid);
+    }
+}
+
+/// The kernel's zero-terminated name as text.
+fn text(comm: &[u8; 16]) -> String {
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(comm.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// Every process below this one.
+pub fn descendants(tgid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut next = vec![tgid];
+    while let Some(parent) = next.pop() {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        for thread in threads.flatten() {
+            let Ok(list) = std::fs::read_to_string(thread.path().join("children")) else { continue };
+            for child in list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
+                if !found.contains(&child) {
+                    found.push(child);
+                    next.push(child);
+                }
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,87 @@
+//! What the session stage counts.
+
+use crate::telemetry::{Flow, Stage};
+
+/// Counters of the stage. Transfers and exchanges each balance.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Data records that came in.
+    pub transfers: u64,
+    /// Given to a parser.
+    pub parsed: u64,
+    /// On a connection whose protocol is not known yet.
+    pub undetected: u64,
+    /// On a connection that carries no protocol we read (or no longer).
+    pub foreign: u64,
+    /// On a connection that is not known: its opening was lost and the kernel side has forgotten it.
+    pub unknown: u64,
+    /// Seen already.
+    pub repeated: u64,
+    /// On connections that found no room in the table.
+    pub refused: u64,
+    /// Exchanges whose first byte was seen.
+    pub began: u64,
+    /// Handed on with a response.
+    pub complete: u64,
+    /// Handed on without a whole response: the connection closed first.
+    pub aborted: u64,
+    /// Handed on at a switch of protocols.
+    pub upgraded: u64,
+    /// Handed on because process or agent ended.
+    pub unfinished: u64,
+    /// Handed on although captured bytes were lost in their middle.
+    pub gaps: u64,
+    /// Handed on to be counted: the request's head was never understood.
+    pub headless: u64,
+    /// Messages without a seen beginning or request (connections older than the agent).
+    pub half_seen: u64,
+    /// Times that bytes between messages were no message.
+    pub garbage: u64,
+    /// Holes found by sequence number.
+    pub holes: u64,
+    /// Connections given up as another protocol.
+    pub ignored: u64,
+    /// Connections seen.
+    pub connections: u64,
+}
+
+impl Account {
+    /// The stage's rows: transfers, then exchanges.
+    pub fn stages(&self, held: u64) -> [Stage; 2] {
+        [
+            Stage {
+                name: "session: transfers",
+                input: self.transfers,
+                rows: vec![
+                    (Flow::Out, "parsed", self.parsed),
+                    (Flow::Drop, "protocol not known yet", self.undetected),
+                    (Flow::Drop, "other protocol", self.foreign),
+                    (Flow::Drop, "connection not known", self.unknown),
+                    (Flow::Drop, "seen already", self.repeated),
+                    (Flow::Drop, "connection table full", self.refused),
+                ],
+                notes: vec![
+                    ("connections", self.connections),
+                    ("connections ignored", self.ignored),
+                    ("holes by sequence number", self.holes),
+                    ("messages half seen", self.half_seen),
+                    ("garbage between messages", self.garbage),
+                ],
+            },
+            Stage {
+                name: "session: exchanges",
+                input: self.began,
+                rows: vec![
+                    (Flow::Out, "complete", self.complete),
+                    (Flow::Out, "aborted", self.aborted),
+                    (Flow::Out, "upgraded", self.upgraded),
+                    (Flow::Out, "unfinished", self.unfinished),
+                    (Flow::Out, "with a gap", self.gaps),
+                    (Flow::Out, "head never understood", self.headless),
+                    (Flow::Held, "under way", held),
+                ],
+                notes: vec![],
+            },
+        ]
+    }
+}

@@ -1,0 +1,251 @@
+//! All connections of the node, bounded; and what the stage hands on.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use spanwise_common::conn::{Info, Verdict, verdict};
+use spanwise_common::event::{Close, Data, Direction, Open};
+use spanwise_common::limits::{BUDGET_LONG_HEAD, BUDGET_REQUEST, BUDGET_RESPONSE};
+
+use super::account::Account;
+use super::connection::{Change, Connection};
+use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
+use crate::conn::ConnInfo;
+use crate::process::Service;
+use crate::telemetry::Stage;
+
+/// Connections followed at once. One costs about a kilobyte when idle.
+const MAX_CONNECTIONS: usize = 32 * 1024;
+/// Without a byte for so long, an end that cannot be seen is concluded.
+const IDLE_NS: u64 = 80_000_000;
+const TCP_CLOSE: u32 = 7;
+
+/// Looks up what other stages know.
+pub trait Who {
+    /// The service of a process.
+    fn service(&mut self, tgid: u32) -> Arc<Service>;
+    /// What the kernel side knows of a connection whose opening was lost.
+    fn connection(&mut self, cookie: u64) -> Option<Info>;
+}
+
+/// What the stage hands on. The pipeline empties it after each record.
+#[derive(Default)]
+pub struct Output {
+    /// Edges, in order.
+    pub signals: Vec<Signal>,
+    /// Exchanges that ended.
+    pub exchanges: Vec<Exchange>,
+    /// What the kernel side is to ship of a connection.
+    pub verdicts: Vec<(u64, Verdict)>,
+    /// Connections the kernel side can forget.
+    pub forgotten: Vec<u64>,
+    keys: u64,
+}
+
+impl Output {
+    /// Identity for a new exchange.
+    pub(super) fn next_key(&mut self) -> ExchangeKey {
+        self.keys += 1;
+        ExchangeKey(self.keys)
+    }
+}
+
+/// Hashes cookies and process ids, which are small numbers that nobody outside chooses.
+#[derive(Default)]
+pub(super) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+    fn write_u64(&mut self, n: u64) {
+        let mixed = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 29);
+    }
+}
+
+type Numbers = BuildHasherDefault<NumberHasher>;
+
+/// Every connection, and the account of the stage.
+#[derive(Default)]
+pub struct Sessions {
+    connections: HashMap<u64, Connection, Numbers>,
+    of_process: HashMap<u32, HashSet<u64, Numbers>, Numbers>,
+    /// Connections with exchanges under way.
+    active: Vec<u64>,
+    account: Account,
+}
+
+impl Sessions {
+    /// A connection was seen for the first time.
+    pub fn open(&mut self, open: &Open) {
+        self.insert(open.cookie, &open.info, open.header.tgid);
+    }
+
+    fn insert(&mut self, cookie: u64, info: &Info, tgid: u32) -> bool {
+        if self.connections.len() >= MAX_CONNECTIONS && !self.make_room() {
+            return false;
+        }
+        self.account.connections += 1;
+        self.connections.insert(cookie, Connection::new(ConnInfo::new(cookie, info), tgid));
+        self.of_process.entry(tgid).or_default().insert(cookie);
+        true
+    }
+
+    /// Drops the connection that was quiet longest, among a few, and has nothing under way.
+    fn make_room(&mut self) -> bool {
+        let oldest = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.in_flight() == 0)
+            .take(64)
+            .min_by_key(|(_, c)| c.last_ns)
+            .map(|(cookie, _)| *cookie);
+        oldest.is_some_and(|cookie| {
+            self.remove(cookie);
+            true
+        })
+    }
+
+    fn remove(&mut self, cookie: u64) -> Option<Connection> {
+        let connection = self.connections.remove(&cookie)?;
+        if let Some(set) = self.of_process.get_mut(&connection.tgid) {
+            set.remove(&cookie);
+            if set.is_empty() {
+                self.of_process.remove(&connection.tgid);
+            }
+        }
+        Some(connection)
+    }
+
+    /// A transfer.
+    pub fn data(&mut self, data: &Data, payload: &[u8], who: &mut dyn Who, out: &mut Output) {
+        self.account.transfers += 1;
+        let cookie = data.cookie;
+        if !self.connections.contains_key(&cookie) {
+            let Some(info) = who.connection(cookie) else {
+                self.account.unknown += 1;
+                return;
+            };
+            if !self.insert(cookie, &info, data.header.tgid) {
+                self.account.refused += 1;
+                return;
+            }
+        }
+        let Some(connection) = self.connections.get_mut(&cookie) else { return };
+        let change = connection.data(data, payload, who, &mut self.account, out);
+        if connection.in_flight() > 0 && !connection.in_active {
+            connection.in_active = true;
+            self.active.push(cookie);
+        }
+        decide(cookie, connection, change, out);
+    }
+
+    /// A connection goes towards its end.
+    pub fn close(&mut self, close: &Close, who: &mut dyn Who, out: &mut Output) {
+        let gone = close.new_state == TCP_CLOSE;
+        let at_ns = close.header.at_ns;
+        let cookie = close.cookie;
+        if gone {
+            if let Some(mut connection) = self.remove(cookie) {
+                connection.close(at_ns, true, who, &mut self.account, out);
+                if connection.verdict_sent != 0 {
+                    out.forgotten.push(cookie);
+                }
+            }
+        } else if let Some(connection) = self.connections.get_mut(&cookie) {
+            connection.close(at_ns, false, who, &mut self.account, out);
+        }
+    }
+
+    /// A process ended: what it had under way will not end.
+    pub fn exit(&mut self, tgid: u32, at_ns: u64, who: &mut dyn Who, out: &mut Output) {
+        for cookie in self.of_process.remove(&tgid).unwrap_or_default() {
+            if let Some(mut connection) = self.connections.remove(&cookie) {
+                connection.abandon(Outcome::Unfinished, at_ns, who, &mut self.account, out);
+                if connection.verdict_sent != 0 {
+                    out.forgotten.push(cookie);
+                }
+            }
+        }
+    }
+
+    /// Concludes ends that cannot be seen. To be called every few tens of milliseconds.
+    pub fn tick(&mut self, now_ns: u64, who: &mut dyn Who, out: &mut Output) {
+        let mut at = 0;
+        while let Some(cookie) = self.active.get(at).copied() {
+            let Some(connection) = self.connections.get_mut(&cookie) else {
+                self.active.swap_remove(at);
+                continue;
+            };
+            if connection.in_flight() > 0
+                && !connection.idle_told
+                && now_ns.saturating_sub(connection.last_ns) >= IDLE_NS
+            {
+                connection.idle(now_ns, who, &mut self.account, out);
+            }
+            if connection.in_flight() == 0 {
+                connection.in_active = false;
+                self.active.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Ends everything: the agent stops.
+    pub fn finish(&mut self, now_ns: u64, who: &mut dyn Who, out: &mut Output) {
+        for connection in self.connections.values_mut() {
+            connection.abandon(Outcome::Unfinished, now_ns, who, &mut self.account, out);
+        }
+    }
+
+    /// The account of the stage.
+    pub fn stages(&self) -> [Stage; 2] {
+        let held: usize = self.connections.values().map(Connection::in_flight).sum();
+        self.account.stages(held as u64)
+    }
+}
+
+/// Tells the kernel side what to ship, once there is a reason to.
+fn decide(cookie: u64, connection: &mut Connection, change: Change, out: &mut Output) {
+    const SENT_HTTP: u8 = 1;
+    const SENT_LONG: u8 = 2;
+    const SENT_IGNORE: u8 = 3;
+    if change.ignore {
+        if connection.verdict_sent != SENT_IGNORE {
+            connection.verdict_sent = SENT_IGNORE;
+            out.verdicts.push((
+                cookie,
+                Verdict { verdict: u32::from(verdict::IGNORE), budget_send: 0, budget_recv: 0 },
+            ));
+        }
+        return;
+    }
+    // A connection that lives for one exchange is not worth a system call.
+    let settled = connection.completed >= 2 && connection.verdict_sent == 0;
+    let long = change.long_head.is_some() && connection.verdict_sent < SENT_LONG;
+    if !settled && !long {
+        return;
+    }
+    let Some(request) = connection.request_direction() else { return };
+    let (mut of_request, mut of_response) = (BUDGET_REQUEST, BUDGET_RESPONSE);
+    if let Some(direction) = change.long_head {
+        connection.verdict_sent = SENT_LONG;
+        if direction == request { of_request = BUDGET_LONG_HEAD } else { of_response = BUDGET_LONG_HEAD }
+    } else {
+        connection.verdict_sent = SENT_HTTP;
+    }
+    let (budget_send, budget_recv) =
+        if request == Direction::SEND { (of_request, of_response) } else { (of_response, of_request) };
+    out.verdicts.push((cookie, Verdict { verdict: u32::from(verdict::HTTP1), budget_send, budget_recv }));
+}

@@ -1,0 +1,268 @@
+//! An exchange and the decision on its parent in, a span by the stable HTTP conventions out.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use spanwise_protocol::message::Request;
+
+use super::clock::Clock;
+use super::model::{Decision, Kind, ParentSource, Span, Status};
+use super::{redact, semconv as key};
+use crate::attribute::{Attribute, Value};
+use crate::conn::Endpoint;
+use crate::session::{Exchange, Outcome, Side};
+
+/// Attributes that a span has at most, nearly.
+const USUAL: usize = 20;
+
+/// Makes the span of an exchange. Both are used up: their texts move into the span.
+pub fn build(exchange: Exchange, decision: Decision, clock: &Clock) -> Span {
+    let server = exchange.side == Side::Server;
+    let (start_unix_ns, end_unix_ns) = clock.interval(exchange.began_ns, exchange.ended_ns);
+    let mut attributes = Attributes(Vec::with_capacity(USUAL));
+    let error = error(&exchange);
+    let name = attributes.method(&exchange.request.method);
+    attributes.message(&exchange);
+    attributes.network(&exchange);
+    attributes.target(
+        server,
+        exchange.request,
+        if server { &exchange.conn.local } else { &exchange.conn.remote },
+    );
+    let status = if error.is_some() { Status::Error } else { Status::Unset };
+    if let Some(error) = error {
+        attributes.text(key::ERROR_TYPE, error);
+    }
+    attributes.text(key::PARENT_SOURCE, source(decision.source));
+    attributes.push(key::PARENT_CONFIDENCE, Value::Double(decision.confidence));
+    Span {
+        trace_id: decision.trace_id,
+        span_id: decision.span_id,
+        parent_span_id: decision.parent_span_id,
+        parent_is_remote: decision.parent_is_remote,
+        trace_flags: decision.trace_flags,
+        trace_state: decision.trace_state,
+        name: Cow::Borrowed(name),
+        kind: if server { Kind::Server } else { Kind::Client },
+        start_unix_ns,
+        end_unix_ns,
+        attributes: attributes.0,
+        status,
+        links: decision.links,
+        service: exchange.service,
+    }
+}
+
+/// Value of `spanwise.parent.source`.
+pub const fn source(source: ParentSource) -> &'static str {
+    match source {
+        ParentSource::Root => "root",
+        ParentSource::Wire => "wire",
+        ParentSource::Peer => "peer",
+        ParentSource::Only => "only",
+        ParentSource::Thread => "thread",
+        ParentSource::LastIn => "last_in",
+        ParentSource::FirstInFirstOut => "first_in_first_out",
+        ParentSource::StartOrder => "start_order",
+        ParentSource::Chain => "chain",
+        ParentSource::Abstained => "abstained",
+    }
+}
+
+/// Value of `error.type`, if the exchange failed as its side sees it: a server is not to blame for 4xx.
+fn error(exchange: &Exchange) -> Option<Cow<'static, str>> {
+    let status = exchange.response.as_ref().map_or(0, |response| response.status);
+    let first = if exchange.side == Side::Server { 500 } else { 400 };
+    if (first..600).contains(&status) {
+        return Some(match status {
+            400 => "400".into(),
+            404 => "404".into(),
+            500 => "500".into(),
+            502 => "502".into(),
+            503 => "503".into(),
+            504 => "504".into(),
+            _ => status.to_string().into(),
+        });
+    }
+    (exchange.outcome == Outcome::Aborted).then_some(key::CONNECTION_CLOSED.into())
+}
+
+struct Attributes(Vec<Attribute>);
+
+impl Attributes {
+    fn push(&mut self, key: &'static str, value: Value) {
+        self.0.push((Cow::Borrowed(key), value));
+    }
+
+    fn text(&mut self, key: &'static str, text: impl Into<Cow<'static, str>>) {
+        self.push(key, Value::Str(text.into()));
+    }
+
+    fn int(&mut self, key: &'static str, int: impl TryInto<i64>) {
+        self.push(key, Value::Int(int.try_into().unwrap_or(i64::MAX)));
+    }
+
+    /// The method; gives the name of the span, which no request can make grow in number.
+    fn method(&mut self, method: &str) -> &'static str {
+        let Some(known) = key::known_method(method) else {
+            self.text(key::HTTP_REQUEST_METHOD, key::METHOD_OTHER);
+            self.text(key::HTTP_REQUEST_METHOD_ORIGINAL, method.to_owned());
+            return "HTTP";
+        };
+        self.text(key::HTTP_REQUEST_METHOD, known);
+        known
+    }
+
+    /// Status, sizes, and how much of the exchange was seen.
+    fn message(&mut self, exchange: &Exchange) {
+        let Exchange { request, response, outcome, .. } = exchange;
+        let version = if request.minor_version == 0 { "1.0" } else { "1.1" };
+        self.text(key::NETWORK_PROTOCOL_VERSION, version);
+        // Behind a cut head it is not known where the body begins.
+        if !request.truncated && (exchange.request_body > 0 || request.content_length.is_some()) {
+            self.int(key::HTTP_REQUEST_BODY_SIZE, exchange.request_body);
+        }
+        if let Some(response) = response {
+            self.int(key::HTTP_RESPONSE_STATUS_CODE, response.status);
+            if !response.truncated && *outcome == Outcome::Complete {
+                self.int(key::HTTP_RESPONSE_BODY_SIZE, exchange.response_body);
+            }
+        }
+        let incomplete = match outcome {
+            Outcome::Gap | Outcome::Headless => Some("gap"),
+            Outcome::Unfinished => Some("unfinished"),
+            Outcome::Complete | Outcome::Upgraded if response.is_none() => Some("response_head"),
+            Outcome::Complete | Outcome::Upgraded | Outcome::Aborted => None,
+        };
+        if let Some(reason) = incomplete {
+            self.text(key::INCOMPLETE, reason);
+        }
+        if request.truncated || response.as_ref().is_some_and(|response| response.truncated) {
+            self.push(key::TRUNCATED, Value::Bool(true));
+        }
+    }
+
+    /// The other end of the connection.
+    fn network(&mut self, exchange: &Exchange) {
+        match exchange.conn.remote {
+            Endpoint::Inet(peer) => {
+                let address = peer.ip().to_string();
+                if exchange.side == Side::Server {
+                    self.text(key::CLIENT_ADDRESS, address.clone());
+                }
+                self.text(key::NETWORK_PEER_ADDRESS, address);
+                self.int(key::NETWORK_PEER_PORT, peer.port());
+            }
+            Endpoint::Unix => self.text(key::NETWORK_TRANSPORT, "unix"),
+        }
+    }
+
+    /// What was asked of whom.
+    fn target(&mut self, is_server: bool, request: Request, endpoint: &Endpoint) {
+        let Request { method, path, query, authority, scheme, user_agent, .. } = request;
+        let scheme = scheme.map_or(Cow::Borrowed("http"), |scheme| Cow::Owned(scheme.into()));
+        let host = Host::find(authority.as_deref(), &scheme, endpoint);
+        let tunnel = &*method == "CONNECT";
+        if is_server {
+            if !tunnel {
+                self.text(key::URL_PATH, String::from(path));
+                if let Some(query) = query.filter(|query| !query.is_empty()) {
+                    self.text(key::URL_QUERY, redact::query(&query));
+                }
+            }
+            self.text(key::URL_SCHEME, scheme);
+            if let Some(agent) = user_agent {
+                self.text(key::USER_AGENT_ORIGINAL, String::from(agent));
+            }
+        } else if !tunnel {
+            self.text(key::URL_FULL, full(&scheme, &host, &path, query.as_deref()));
+        }
+        if !host.address.is_empty() {
+            self.text(key::SERVER_ADDRESS, host.address.into_owned());
+            if let Some(port) = host.port {
+                self.int(key::SERVER_PORT, port);
+            }
+        }
+    }
+}
+
+/// The server as the client names it.
+struct Host<'a> {
+    address: Cow<'a, str>,
+    port: Option<u16>,
+    /// The port goes without saying.
+    default_port: bool,
+}
+
+impl<'a> Host<'a> {
+    /// From the authority; where there is none, from the endpoint.
+    fn find(authority: Option<&'a str>, scheme: &str, endpoint: &Endpoint) -> Self {
+        let usual = match scheme {
+            "http" | "ws" => Some(80),
+            "https" | "wss" => Some(443),
+            _ => None,
+        };
+        let authority = redact::authority(authority.unwrap_or_default());
+        if !authority.is_empty() {
+            let (address, port) = split_port(authority);
+            let port = port.or(usual);
+            return Self { address: Cow::Borrowed(address), port, default_port: port == usual };
+        }
+        match endpoint {
+            Endpoint::Inet(address) => {
+                let port = Some(address.port());
+                Self { address: Cow::Owned(address.ip().to_string()), port, default_port: port == usual }
+            }
+            Endpoint::Unix => Self { address: Cow::Borrowed(""), port: None, default_port: true },
+        }
+    }
+}
+
+/// Host and port of an authority; an IPv6 address without its brackets.
+fn split_port(authority: &str) -> (&str, Option<u16>) {
+    if let Some(rest) = authority.strip_prefix('[')
+        && let Some((address, port)) = rest.split_once(']')
+    {
+        return (address, port.strip_prefix(':').and_then(|port| port.parse().ok()));
+    }
+    match authority.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, port.parse().ok()),
+        // No colon, or an address that lacks its brackets.
+        _ => (authority, None),
+    }
+}
+
+/// The URL of a client's request, without secrets.
+fn full(scheme: &str, host: &Host<'_>, path: &str, query: Option<&str>) -> String {
+    let mut url = String::with_capacity(
+        scheme.len() + host.address.len() + path.len() + query.map_or(0, str::len) + 32,
+    );
+    url.push_str(scheme);
+    url.push_str("://");
+    if host.address.is_empty() {
+        // A unix socket without a Host field.
+        url.push_str("localhost");
+    } else if host.address.contains(':') {
+        url.push('[');
+        url.push_str(&host.address);
+        url.push(']');
+    } else {
+        url.push_str(&host.address);
+    }
+    if let Some(port) = host.port.filter(|_| !host.default_port) {
+        // Writing to a String cannot fail.
+        let _ = write!(url, ":{port}");
+    }
+    // The target of OPTIONS * has no place in a URL.
+    if path != "*" {
+        url.push_str(path);
+    }
+    if let Some(query) = query.filter(|query| !query.is_empty()) {
+        url.push('?');
+        redact::push_query(&mut url, query);
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests;

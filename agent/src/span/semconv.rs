@@ -1,0 +1,69 @@
+//! Names of the HTTP conventions (OpenTelemetry semantic conventions 1.44, stable) and of our own attributes.
+
+/// Method, of the known ones, or `_OTHER`.
+pub(super) const HTTP_REQUEST_METHOD: &str = "http.request.method";
+/// Method as sent, where it is not a known one.
+pub(super) const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+/// Bytes of the request's body.
+pub(super) const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
+/// Bytes of the response's body.
+pub(super) const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+/// Status code.
+pub(super) const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+/// Class of the error, where there is one.
+pub(super) const ERROR_TYPE: &str = "error.type";
+/// Path.
+pub(super) const URL_PATH: &str = "url.path";
+/// Query, redacted.
+pub(super) const URL_QUERY: &str = "url.query";
+/// Scheme.
+pub(super) const URL_SCHEME: &str = "url.scheme";
+/// URL of a client's request, redacted.
+pub(super) const URL_FULL: &str = "url.full";
+/// The server's name as the client knows it.
+pub(super) const SERVER_ADDRESS: &str = "server.address";
+/// The server's port.
+pub(super) const SERVER_PORT: &str = "server.port";
+/// Where the request came from.
+pub(super) const CLIENT_ADDRESS: &str = "client.address";
+/// Address of the other end of the connection.
+pub(super) const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+/// Port of the other end of the connection.
+pub(super) const NETWORK_PEER_PORT: &str = "network.peer.port";
+/// Version of the protocol.
+pub(super) const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+/// Transport, where it is not TCP.
+pub(super) const NETWORK_TRANSPORT: &str = "network.transport";
+/// User agent as sent.
+pub(super) const USER_AGENT_ORIGINAL: &str = "user_agent.original";
+
+/// How the parent was found.
+pub(super) const PARENT_SOURCE: &str = "spanwise.parent.source";
+/// How sure that is, 0 to 1.
+pub(super) const PARENT_CONFIDENCE: &str = "spanwise.parent.confidence";
+/// Why the end (or the answer) is not what really happened: `gap`, `unfinished`, `response_head`.
+pub(super) const INCOMPLETE: &str = "spanwise.incomplete";
+/// A head was longer than what was captured: attributes may be missing.
+pub(super) const TRUNCATED: &str = "spanwise.truncated";
+
+/// Value of [`HTTP_REQUEST_METHOD`] for methods that are not known.
+pub(super) const METHOD_OTHER: &str = "_OTHER";
+/// Value of [`ERROR_TYPE`] for an exchange whose connection closed before its response was complete.
+pub(super) const CONNECTION_CLOSED: &str = "connection_closed";
+
+/// The known method of this spelling: those of RFC 9110, PATCH and QUERY.
+pub(super) fn known_method(method: &str) -> Option<&'static str> {
+    Some(match method {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        "CONNECT" => "CONNECT",
+        "TRACE" => "TRACE",
+        "QUERY" => "QUERY",
+        _ => return None,
+    })
+}

@@ -1,0 +1,195 @@
+//! State of connections: made at the first transfer, with all that names the connection.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use spanwise_common::conn::{Info, State, known, transport, verdict};
+use spanwise_common::limits::BUDGET_UNKNOWN;
+use spanwise_common::offsets::MISSING;
+
+use crate::maps::{CONNS, VERDICTS};
+use crate::offsets::*;
+use crate::read::{probed, probed_bytes};
+
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
+
+/// Sequence numbers of a TCP socket.
+#[derive(Clone, Copy)]
+pub struct Seqs {
+    /// Next byte the application writes.
+    pub write: u32,
+    /// Next byte the application reads.
+    pub copied: u32,
+}
+
+/// What kind of stream a socket is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// TCP over either IP version.
+    Tcp,
+    /// Unix.
+    Unix,
+}
+
+/// Tells stream sockets that we follow from everything else.
+#[inline(always)]
+pub fn stream_of(family: u16, kind: u16, protocol: u16) -> Option<Stream> {
+    if kind != SOCK_STREAM {
+        return None;
+    }
+    match family {
+        AF_INET | AF_INET6 if protocol == IPPROTO_TCP => Some(Stream::Tcp),
+        AF_UNIX => Some(Stream::Unix),
+        _ => None,
+    }
+}
+
+/// Everything that names the connection of a sock. Runs once for each connection, so it can afford probed reads,
+/// which work on every plane.
+#[inline(never)]
+pub fn describe(sock: u64, out: &mut Info) -> i32 {
+    // SAFETY: every read goes through a helper that handles any address.
+    unsafe {
+        out.sock = sock;
+        let family = probed::<u16>(sock, &OFF_SK_FAMILY).unwrap_or(0);
+        out.local_port = probed::<u16>(sock, &OFF_SK_NUM).unwrap_or(0);
+        out.remote_port = u16::from_be(probed::<u16>(sock, &OFF_SK_DPORT).unwrap_or(0));
+        if let Some(net) = probed::<u64>(sock, &OFF_SK_NET) {
+            out.netns = probed::<u32>(net, &OFF_NET_INUM).unwrap_or(0);
+        }
+        match family {
+            AF_UNIX => {
+                out.transport = transport::UNIX;
+                out.local_port = 0;
+                out.remote_port = 0;
+                out.peer_sock = probed::<u64>(sock, &OFF_UNIX_PEER).unwrap_or(0);
+                return 0;
+            }
+            AF_INET => {
+                out.transport = transport::TCP4;
+                let local = probed::<[u8; 4]>(sock, &OFF_SK_RCV_SADDR).unwrap_or([0; 4]);
+                let remote = probed::<[u8; 4]>(sock, &OFF_SK_DADDR).unwrap_or([0; 4]);
+                out.local[..4].copy_from_slice(&local);
+                out.remote[..4].copy_from_slice(&remote);
+            }
+            _ => {
+                out.transport = transport::TCP6;
+                probed_bytes(sock, &OFF_SK_V6_RCV_SADDR, &mut out.local);
+                probed_bytes(sock, &OFF_SK_V6_DADDR, &mut out.remote);
+            }
+        }
+        if let (Some(una), Some(acked), Some(next), Some(received)) = (
+            probed::<u32>(sock, &OFF_TP_SND_UNA),
+            probed::<u64>(sock, &OFF_TP_BYTES_ACKED),
+            probed::<u32>(sock, &OFF_TP_RCV_NXT),
+            probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED),
+        ) {
+            out.own_base = una.wrapping_sub(acked as u32);
+            out.peer_base = next.wrapping_sub(received as u32);
+            out.known |= known::BASES;
+        }
+    }
+    0
+}
+
+/// The state of a connection, made if it is new. The second value tells whether it was.
+#[inline(always)]
+pub fn lookup(key: u64, sock: u64) -> Option<(&'static mut State, bool)> {
+    // SAFETY: map values stay valid while the program runs; a race on one connection costs a count at worst.
+    if let Some(state) = CONNS.get_ptr_mut(&key) {
+        return Some((unsafe { &mut *state }, false));
+    }
+    // SAFETY: all-zero is a valid State.
+    let mut fresh: State = unsafe { core::mem::zeroed() };
+    describe(sock, &mut fresh.info);
+    fresh.budget_send = BUDGET_UNKNOWN;
+    fresh.budget_recv = BUDGET_UNKNOWN;
+    fresh.last = 255;
+    CONNS.insert(&key, &fresh, 0).ok()?;
+    let state = CONNS.get_ptr_mut(&key)?;
+    // SAFETY: as above.
+    Some((unsafe { &mut *state }, true))
+}
+
+/// Takes over what user space decided on the connection.
+#[inline(always)]
+pub fn refresh_verdict(key: u64, state: &mut State) {
+    // SAFETY: copied at once.
+    if let Some(said) = unsafe { VERDICTS.get(&key) } {
+        state.verdict = said.verdict as u8;
+        state.budget_send = said.budget_send;
+        state.budget_recv = said.budget_recv;
+    }
+}
+
+/// Whether user space wants nothing of this connection.
+#[inline(always)]
+pub fn is_ignored(state: &State) -> bool {
+    state.verdict == verdict::IGNORE
+}
+
+/// Sequence numbers by probed reads.
+#[inline(always)]
+pub fn probed_seqs(sock: u64) -> Option<Seqs> {
+    // SAFETY: helper reads.
+    unsafe {
+        Some(Seqs {
+            write: probed::<u32>(sock, &OFF_TP_WRITE_SEQ)?,
+            copied: probed::<u32>(sock, &OFF_TP_COPIED_SEQ)?,
+        })
+    }
+}
+
+/// Identity of a socket where no cookie can be had: the number of its inode, marked so that it never equals one.
+#[inline(always)]
+pub fn inode_key(sock: u64) -> Option<u64> {
+    let inode = OFF_SOCKET_INODE.load();
+    if inode == MISSING {
+        return None;
+    }
+    // SAFETY: helper reads.
+    unsafe {
+        let socket = probed::<u64>(sock, &OFF_SK_SOCKET)?;
+        if socket == 0 {
+            return None;
+        }
+        let number = probed::<u64>(socket + u64::from(inode), &OFF_INODE_INO)?;
+        Some((1 << 63) | number)
+    }
+}
+
+/// Reads `sk_family`, `sk_type` and `sk_protocol` by probed reads.
+#[inline(always)]
+pub fn probed_stream(sock: u64) -> Option<Stream> {
+    // SAFETY: helper reads.
+    unsafe {
+        let family = probed::<u16>(sock, &OFF_SK_FAMILY)?;
+        let kind = probed::<u16>(sock, &OFF_SK_TYPE)?;
+        let protocol = probed::<u16>(sock, &OFF_SK_PROTOCOL)?;
+        stream_of(family, kind, protocol)
+    }
+}
+
+/// The sock behind a file descriptor of the current task, by the table of open files.
+#[inline(always)]
+pub fn sock_of_fd(task: u64, fd: u64) -> Option<u64> {
+    // SAFETY: helper reads.
+    unsafe {
+        let files = probed::<u64>(task, &OFF_TASK_FILES)?;
+        let table = probed::<u64>(files, &OFF_FILES_FDT)?;
+        let max = probed::<u32>(table, &OFF_FDT_MAX)?;
+        if fd >= u64::from(max) {
+            return None;
+        }
+        let list = probed::<u64>(table, &OFF_FDT_FD)?;
+        let file = bpf_probe_read_kernel((list + fd * 8) as *const u64).ok()?;
+        let socket = probed::<u64>(file, &OFF_FILE_PRIVATE)?;
+        // A socket points back at its file; other private data does not.
+        if probed::<u64>(socket, &OFF_SOCKET_FILE)? != file {
+            return None;
+        }
+        probed::<u64>(socket, &OFF_SOCKET_SK)
+    }
+}

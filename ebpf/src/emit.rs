@@ -1,0 +1,210 @@
+//! From a transfer to a record: bursts, budgets, counters, ring.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output};
+use spanwise_common::conn::{State, verdict};
+use spanwise_common::counters as count;
+use spanwise_common::event::{Data, Direction, Header, Kind, Open, flags};
+use spanwise_common::limits::MAX_PAYLOAD;
+
+use crate::conn::{self, Seqs, Stream};
+use crate::maps::{COUNTERS, EVENTS, SCRATCH};
+use crate::read::masked;
+use crate::user::{Call, capture};
+
+/// Every counter of this CPU.
+pub type Counters = [u64; count::COUNT as usize];
+
+/// Counters of this CPU.
+#[inline(always)]
+pub fn counters() -> Option<&'static mut Counters> {
+    // SAFETY: per-CPU; a preempting program on the same CPU costs a count at worst.
+    COUNTERS.get_ptr_mut(0).map(|p| unsafe { &mut *p })
+}
+
+/// Puts `size` bytes at `record` into the ring.
+#[inline(always)]
+pub fn output(record: *const u8, size: u32) -> bool {
+    // SAFETY: the caller owns `size` bytes at `record`; the verifier checks it.
+    unsafe {
+        bpf_ringbuf_output(
+            core::ptr::addr_of!(EVENTS) as *mut core::ffi::c_void,
+            record as *mut core::ffi::c_void,
+            u64::from(size),
+            u64::from(BPF_RB_NO_WAKEUP),
+        ) == 0
+    }
+}
+
+/// Puts a record other than data into the ring and counts it.
+#[inline(always)]
+pub fn output_plain<T>(record: &T) {
+    let sent = output((record as *const T).cast(), size_of::<T>() as u32);
+    if let Some(counters) = counters() {
+        if sent {
+            counters[count::SHIPPED_OTHER as usize] += 1;
+        } else {
+            counters[count::RING_FULL as usize] += 1;
+        }
+    }
+}
+
+/// A record's header for now and here.
+#[inline(always)]
+pub fn header(kind: Kind, size: usize, id: u64) -> Header {
+    Header {
+        kind: kind.0,
+        flags: 0,
+        size: size as u32,
+        // SAFETY: no arguments.
+        at_ns: unsafe { bpf_ktime_get_boot_ns() },
+        tgid: (id >> 32) as u32,
+        tid: id as u32,
+    }
+}
+
+/// A transfer that completed, as a plane saw it.
+pub struct Transfer {
+    /// Connection key.
+    pub key: u64,
+    /// Kernel address of the sock.
+    pub sock: u64,
+    /// What kind of stream.
+    pub stream: Stream,
+    /// Sequence numbers after the transfer (TCP).
+    pub seqs: Seqs,
+    /// Bytes moved, more than zero, or zero for the end of the stream.
+    pub moved: u32,
+    /// Direction.
+    pub direction: Direction,
+    /// Process and thread.
+    pub id: u64,
+    /// Capture plane.
+    pub plane: u8,
+}
+
+/// Accounts for a transfer and ships what its connection's budget allows. `place` is asked only if bytes are wanted.
+#[inline(always)]
+pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
+    let counters = counters()?;
+    counters[count::SEEN as usize] += 1;
+    counters[count::BYTES as usize] += u64::from(t.moved);
+    let Some((state, fresh)) = conn::lookup(t.key, t.sock) else {
+        counters[count::CONN_FULL as usize] += 1;
+        return None;
+    };
+    if fresh {
+        open(t, state);
+    }
+    let starts = state.last != t.direction.0;
+    if starts {
+        state.last = t.direction.0;
+        state.bursts = state.bursts.wrapping_add(1);
+        // A verdict is worth a look while there is none, after a burst that was cut, and now and then.
+        if state.verdict == verdict::UNKNOWN
+            || state.burst >= state.budget_recv.min(state.budget_send)
+            || state.bursts % 64 == 0
+        {
+            conn::refresh_verdict(t.key, state);
+        }
+        state.burst = 0;
+    }
+    let seq = sequence(t, state);
+    if conn::is_ignored(state) {
+        counters[count::IGNORED as usize] += 1;
+        return None;
+    }
+    ship(t, state, call, seq, starts, counters)
+}
+
+/// Sequence number of the transfer's first byte.
+#[inline(always)]
+fn sequence(t: &Transfer, state: &mut State) -> u32 {
+    let send = t.direction == Direction::SEND;
+    match t.stream {
+        Stream::Tcp => (if send { t.seqs.write } else { t.seqs.copied }).wrapping_sub(t.moved),
+        Stream::Unix => {
+            let counter = if send { &mut state.sent } else { &mut state.received };
+            let first = *counter;
+            *counter = first.wrapping_add(t.moved);
+            first
+        }
+    }
+}
+
+#[inline(always)]
+fn ship(
+    t: &Transfer,
+    state: &mut State,
+    call: Option<Call>,
+    seq: u32,
+    starts: bool,
+    counters: &mut Counters,
+) -> Option<()> {
+    // SAFETY: per-CPU scratch.
+    let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+    let budget = if t.direction == Direction::SEND { state.budget_send } else { state.budget_recv };
+    let mut want = budget.saturating_sub(state.burst);
+    if want > t.moved {
+        want = t.moved;
+    }
+    if want >= MAX_PAYLOAD as u32 {
+        want = MAX_PAYLOAD as u32 - 1;
+    }
+    let mut bits = 0;
+    let mut captured = 0;
+    scratch.data.tail_len = 0;
+    if t.moved == 0 {
+        bits |= flags::EOF;
+    } else {
+        let place = match call {
+            Some(call) => call.place(i64::from(t.moved), t.id),
+            None => crate::user::Place::Nowhere,
+        };
+        let (got, found) = capture(scratch, place, t.moved, want, t.direction);
+        captured = got;
+        bits |= found;
+    }
+    if captured < t.moved {
+        bits |= flags::CUT;
+    }
+    if bits & flags::FAULT != 0 {
+        counters[count::FAULT as usize] += 1;
+    }
+    if starts {
+        bits |= flags::BURST_START;
+    }
+    if t.stream == Stream::Unix {
+        bits |= flags::COUNTED_SEQ;
+    }
+    let size = size_of::<Data>() as u32 + captured;
+    let data = &mut scratch.data;
+    data.header = header(Kind::DATA, 0, t.id);
+    data.header.flags = bits;
+    data.header.size = size;
+    data.cookie = t.key;
+    data.task = 0;
+    data.seq = seq;
+    data.len = t.moved;
+    data.captured = captured;
+    data.direction = t.direction.0;
+    data.plane = t.plane;
+    data.pad = 0;
+    state.burst = state.burst.saturating_add(t.moved);
+    let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
+    if output((scratch as *const crate::maps::Scratch).cast(), size) {
+        counters[count::SHIPPED as usize] += 1;
+        counters[count::BYTES_SHIPPED as usize] += u64::from(captured);
+    } else {
+        counters[count::RING_FULL as usize] += 1;
+        counters[count::RING_FULL_DATA as usize] += 1;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn open(t: &Transfer, state: &State) {
+    let record =
+        Open { header: header(Kind::OPEN, size_of::<Open>(), t.id), cookie: t.key, info: state.info };
+    output_plain(&record);
+}

@@ -1,0 +1,100 @@
+//! Every map: key, value, who writes, who reads, bound.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use spanwise_common::conn::{State, Verdict};
+use spanwise_common::counters::COUNT;
+use spanwise_common::event::Data;
+use spanwise_common::limits::{MAX_CONNS, MAX_PAYLOAD, MAX_PROCS, RING_BYTES};
+
+/// Records for user space. Written by every program, read by the agent, which polls: no wake-ups.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Process id -> bits of `config::proc`. Written by the agent and by `proc_fork`; the first thing every hook asks.
+#[map]
+pub static PROCS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCS, 0);
+
+/// Connection -> state. Written here only. Least recently used go first, so old unix connections, whose close no
+/// hook tells, cannot fill it.
+#[map]
+pub static CONNS: LruHashMap<u64, State> = LruHashMap::with_max_entries(MAX_CONNS, 0);
+
+/// Connection -> what user space decided. Written by the agent, asked at the start of a burst.
+#[map]
+pub static VERDICTS: LruHashMap<u64, Verdict> = LruHashMap::with_max_entries(MAX_CONNS, 0);
+
+/// One slot: every counter of this CPU, summed by the agent.
+#[map]
+pub static COUNTERS: PerCpuArray<[u64; COUNT as usize]> = PerCpuArray::with_max_entries(1, 0);
+
+/// A record under construction. Twice the payload, so that a masked offset plus a masked length stay inside.
+#[repr(C)]
+pub struct Scratch {
+    /// Header of the record.
+    pub data: Data,
+    /// Its payload.
+    pub payload: [u8; MAX_PAYLOAD * 2],
+    /// Scatter/gather list of the system call: base and length of each segment.
+    pub iov: [[u64; 2]; 16],
+    /// Last bytes of the transfer, with room for a masked offset.
+    pub tail: [u8; 24],
+    /// State of the walk over the segments. In memory and not in registers, so that every turn of the loop looks
+    /// the same to the verifier and it need not try all their combinations.
+    pub walk: Walk,
+}
+
+/// A walk over the segments of a scatter/gather list.
+#[repr(C)]
+pub struct Walk {
+    /// Bytes copied so far.
+    pub captured: u32,
+    /// Position in the transfer.
+    pub at: u32,
+    /// Flags found.
+    pub found: u32,
+    /// Bytes the transfer moved.
+    pub moved: u32,
+    /// Bytes wanted.
+    pub want: u32,
+    /// Where the tail begins.
+    pub tail_from: u32,
+}
+
+/// One record under construction for each CPU.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Position in the message vector of a sendmmsg or recvmmsg under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Vector {
+    /// User address of the vector.
+    pub base: u64,
+    /// Messages of it that are done.
+    pub index: u32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// Thread -> its message vector. Written by the hooks; bounded, least recently used go first.
+#[map]
+pub static VECTORS: LruHashMap<u64, Vector> = LruHashMap::with_max_entries(1024, 0);
+
+/// A transfer of io_uring whose buffer is not known before its completion.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pending {
+    /// Connection key.
+    pub key: u64,
+    /// Sequence number of the first byte.
+    pub seq: u32,
+    /// Bytes moved.
+    pub len: u32,
+    /// When.
+    pub at_ns: u64,
+}
+
+/// Connection and direction (bit 0) -> transfer that waits for its completion.
+#[map]
+pub static URING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(4096, 0);

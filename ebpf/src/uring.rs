@@ -1,0 +1,100 @@
+//! io_uring: the socket hook sees the transfer, the completion knows the buffer.
+//!
+//! match-proto: io_uring_complete(struct io_ring_ctx *ctx, void *req, struct io_uring_cqe *cqe)
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use spanwise_common::event::{Direction, plane};
+
+use crate::conn::{self, Seqs, Stream};
+use crate::emit::{Transfer, transfer};
+use crate::maps::{PROCS, Pending, URING};
+use crate::offsets::*;
+use crate::read::probed;
+use crate::user::{Call, nr};
+
+const OP_SENDMSG: u8 = 9;
+const OP_RECVMSG: u8 = 10;
+const OP_SEND: u8 = 26;
+const OP_RECV: u8 = 27;
+
+/// Connection and direction.
+#[inline(always)]
+fn slot(cookie: u64, direction: Direction) -> u64 {
+    cookie << 1 | u64::from(direction.0)
+}
+
+/// Keeps a transfer until its completion tells where the bytes are. One that is still there goes out without bytes.
+#[inline(always)]
+pub fn wait_for_completion(t: &Transfer) -> Option<()> {
+    let slot = slot(t.key, t.direction);
+    // SAFETY: copied at once.
+    if let Some(old) = unsafe { URING.get(&slot) } {
+        let _ = old;
+        let _ = URING.remove(&slot);
+        return transfer(t, None);
+    }
+    let pending = Pending { key: t.key, seq: if t.direction == Direction::SEND { t.seqs.write } else { t.seqs.copied }, len: t.moved, at_ns: 0 };
+    if URING.insert(&slot, &pending, 0).is_err() {
+        return transfer(t, None);
+    }
+    Some(())
+}
+
+#[btf_tracepoint(function = "io_uring_complete")]
+pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
+    let _ = completed(&ctx);
+    0
+}
+
+#[inline(always)]
+fn completed(ctx: &BtfTracePointContext) -> Option<()> {
+    let id = bpf_get_current_pid_tgid();
+    let tgid = (id >> 32) as u32;
+    // SAFETY: only asked whether it is there.
+    unsafe { PROCS.get(&tgid) }?;
+    let request: u64 = ctx.arg(1);
+    let entry: u64 = ctx.arg(2);
+    // SAFETY: helper reads of any address.
+    unsafe {
+        let direction = match probed::<u8>(request, &OFF_KIOCB_OPCODE)? {
+            OP_SEND | OP_SENDMSG => Direction::SEND,
+            OP_RECV | OP_RECVMSG => Direction::RECV,
+            _ => return None,
+        };
+        let message = matches!(probed::<u8>(request, &OFF_KIOCB_OPCODE)?, OP_SENDMSG | OP_RECVMSG);
+        let file = probed::<u64>(request, &OFF_KIOCB_FILE)?;
+        let socket = probed::<u64>(file, &OFF_FILE_PRIVATE)?;
+        let sock = probed::<u64>(socket, &OFF_SOCKET_SK)?;
+        let slot = slot(probed::<u64>(sock, &OFF_SK_COOKIE)?, direction);
+        let pending = *URING.get(&slot)?;
+        let _ = URING.remove(&slot);
+        let result = probed::<i32>(entry, &OFF_CQE_RES)?;
+        let buffer = probed::<u64>(request, &OFF_IO_SR_BUF)?;
+        let stream = conn::probed_stream(sock)?;
+        let t = Transfer {
+            key: pending.key,
+            sock,
+            stream,
+            seqs: match stream {
+                Stream::Tcp => Seqs { write: pending.seq, copied: pending.seq },
+                Stream::Unix => Seqs { write: 0, copied: 0 },
+            },
+            moved: pending.len,
+            direction,
+            id,
+            plane: plane::URING,
+        };
+        if result <= 0 || result as u32 != pending.len {
+            return transfer(&t, None);
+        }
+        // As if the bytes had been moved by the call of the same name.
+        let call = if message {
+            Call { nr: nr::SENDMSG, di: 0, si: buffer, dx: 0, r10: 0 }
+        } else {
+            Call { nr: nr::WRITE, di: 0, si: buffer, dx: 0, r10: 0 }
+        };
+        transfer(&t, Some(call))
+    }
+}

@@ -1,0 +1,85 @@
+//! The end-to-end suites: one file per subject, each a list of cases.
+
+mod attach;
+mod bad_input;
+mod chain;
+mod collector;
+mod ground;
+mod harmless;
+mod hostile;
+mod http_servers;
+mod namespaces;
+mod overrun;
+mod run;
+mod sampling;
+mod signals;
+mod syscalls;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::agent::Report;
+use crate::runner::Case;
+
+/// All of them, in the order in which they run: cheap ones first.
+pub const SUITES: &[&[Case]] = &[
+    ground::CASES,
+    run::CASES,
+    attach::CASES,
+    signals::CASES,
+    http_servers::CASES,
+    syscalls::CASES,
+    chain::CASES,
+    namespaces::CASES,
+    sampling::CASES,
+    harmless::CASES,
+    overrun::CASES,
+    bad_input::CASES,
+    hostile::CASES,
+    collector::CASES,
+];
+
+/// How long to leave the agent after a load: the end of the last response is known within 100 ms, and parents are decided late.
+pub(crate) const SETTLE: Duration = Duration::from_millis(400);
+
+/// Waits until something holds.
+pub(crate) fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Result<Duration> {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > limit {
+            bail!("{what} did not happen within {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(start.elapsed())
+}
+
+/// Spans found must be spans expected, or drop counters must say how many are missing, to the unit. At most `in_flight`
+/// more may come: requests that the load generator gave up at its end.
+pub(crate) fn check_count(
+    what: &str,
+    found: u64,
+    expected: u64,
+    in_flight: u64,
+    report: &Report,
+) -> Result<()> {
+    report.stats.check_balance()?;
+    if found > expected + in_flight {
+        bail!("{what}: {found} spans for {expected} requests\n{}", report.stats.table());
+    }
+    let missing = expected.saturating_sub(found);
+    let counted = report.stats.drops();
+    if missing > 0 && missing > counted {
+        bail!(
+            "{what}: {found} spans for {expected} requests, and drop counters explain {counted} of {missing} missing\n{}",
+            report.stats.table()
+        );
+    }
+    if missing > 0 {
+        println!(
+            "    {what}: {missing} of {expected} requests are without span, which is in the drop counters"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! What the applications need and no Debian package brings. In: PyPI and Go modules, fetched once. Out: paths of a Python
+//! with aiohttp and gunicorn, of the Go application and of the OpenTelemetry Collector, all kept in the build folder.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::paths;
+use crate::proc::capture;
+
+const PYPI: [&str; 2] = ["aiohttp==3.13.2", "gunicorn==23.0.0"];
+const COLLECTOR: &str = "v0.155.0";
+
+/// A Python interpreter that has aiohttp and gunicorn.
+pub fn python() -> Result<PathBuf> {
+    let dir = paths::cache()?.join("venv");
+    let python = dir.join("bin/python");
+    let mark = dir.join(PYPI.join(" ").replace('=', "-"));
+    if !mark.exists() {
+        capture(Command::new(paths::need("python3")?).args(["-m", "venv", "--clear"]).arg(&dir)).context(
+            "cannot make a Python environment (is python3-venv installed? run `cargo xtask setup`)",
+        )?;
+        capture(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--no-input"]).args(PYPI))
+            .context("cannot install aiohttp and gunicorn with pip")?;
+        fs::write(&mark, "")?;
+    }
+    Ok(python)
+}
+
+/// The Go compiler: the one that setup fetched, or the installed one.
+pub fn go() -> Result<PathBuf> {
+    let own = paths::cache()?.join("go/bin/go");
+    if own.exists() { Ok(own) } else { paths::need("go") }
+}
+
+/// The Go application, built.
+pub fn goapp() -> Result<PathBuf> {
+    let built = paths::cache()?.join("goapp");
+    let source = paths::app("goapp");
+    let changed = fs::metadata(source.join("main.go"))?.modified()?;
+    if fs::metadata(&built).and_then(|data| data.modified()).is_ok_and(|time| time > changed) {
+        return Ok(built);
+    }
+    capture(Command::new(go()?).arg("build").arg("-o").arg(&built).arg(".").current_dir(&source))
+        .context("cannot build tests/apps/goapp")?;
+    Ok(built)
+}
+
+/// A real OpenTelemetry Collector with an OTLP receiver and the debug exporter.
+pub fn collector() -> Result<PathBuf> {
+    let dir = paths::cache()?.join(format!("collector-{COLLECTOR}"));
+    let built = dir.join("out/otelcol");
+    if built.exists() {
+        return Ok(built);
+    }
+    fs::create_dir_all(&dir)?;
+    let builder = format!("go.opentelemetry.io/collector/cmd/builder@{COLLECTOR}");
+    capture(Command::new(go()?).args(["install", &builder]).env("GOBIN", &dir))
+        .context("cannot build the collector's builder")?;
+    let manifest = format!(
+        "dist:\n  name: otelcol\n  output_path: ./out\n  version: {version}\n\
+         receivers:\n  - gomod: go.opentelemetry.io/collector/receiver/otlpreceiver {COLLECTOR}\n\
+         processors:\n  - gomod: go.opentelemetry.io/collector/processor/batchprocessor {COLLECTOR}\n\
+         exporters:\n  - gomod: go.opentelemetry.io/collector/exporter/debugexporter {COLLECTOR}\n",
+        version = COLLECTOR.trim_start_matches('v'),
+    );
+    fs::write(dir.join("builder.yaml"), manifest)?;
+    let mut command = Command::new(dir.join("builder"));
+    command.args(["--config", "builder.yaml"]).current_dir(&dir);
+    let go_dir = go()?.parent().map(PathBuf::from).unwrap_or_default();
+    let path = std::env::join_paths(
+        [go_dir].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    )?;
+    capture(command.env("PATH", path)).context("cannot build the collector")?;
+    Ok(built)
+}

@@ -1,0 +1,127 @@
+//! `accuracy`: are the parents right? In: programs of several kinds, at 1, 8 and 64 requests at once, with a number in every
+//! path. Out: right, wrong, abstained; the agent's own estimate of its precision against the truth; a table, and JSON.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use spanwise_tests::agent::{Agent, Options as Agents};
+use spanwise_tests::apps::{Kind, Setup, pids};
+use spanwise_tests::cleanup;
+use spanwise_tests::judge::{self, Verdict};
+use spanwise_tests::load::{Plan, Until};
+
+use crate::run::{self, Options};
+use crate::setup;
+
+/// Program, calls that each of its requests makes.
+const PROGRAMS: &[(Kind, u64)] = &[
+    (Kind::Threaded, 1),
+    (Kind::Gunicorn, 1),
+    (Kind::Java, 1),
+    (Kind::Nginx, 1),
+    (Kind::Node("callback"), 1),
+    (Kind::Node("before"), 1),
+    (Kind::Node("all"), 3),
+    (Kind::Node("both"), 1),
+    (Kind::Asyncio("direct"), 1),
+    (Kind::Asyncio("before"), 1),
+    (Kind::Asyncio("both"), 1),
+    (Kind::Go("direct"), 1),
+    (Kind::Go("child"), 1),
+    (Kind::Go("both"), 1),
+];
+const WARM: u64 = 300;
+
+#[derive(Serialize)]
+struct Row {
+    program: String,
+    at_once: usize,
+    /// Client spans of the program, once warm.
+    calls: Verdict,
+    /// Server spans of what it calls, from the first request on.
+    joined: Verdict,
+}
+
+/// The `accuracy` task.
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
+    let mut options = Options::new(arguments);
+    let requests = options.number("--requests", 1_000)?;
+    let only = options.value("--only")?;
+    let json = options.value("--json")?;
+    options.finish()?;
+    run::need_root("`cargo xtask accuracy`")?;
+    setup::main(&[])?;
+    run::build_agent("quick")?;
+
+    println!(
+        "\n{requests} requests each, after {WARM} to warm up; what is called answers after 0 to 10 ms\n"
+    );
+    println!(
+        "{:<18} {:>7} {:>9} {:>9} {:>9} {:>8} {:>10} {:>7}  how (claimed)",
+        "program", "at once", "right %", "wrong %", "abst. %", "missing", "estimated", "true"
+    );
+    let mut rows = Vec::new();
+    for (kind, calls) in PROGRAMS {
+        if !kind.available() || only.as_deref().is_some_and(|word| !kind.name().contains(word)) {
+            continue;
+        }
+        for at_once in [1, 8, 64] {
+            // One at a time takes long, and there is little to get wrong.
+            let requests = if at_once == 1 { requests.min(300) } else { requests };
+            let row = measure(*kind, *calls, at_once, requests)
+                .with_context(|| format!("{} at {at_once}", kind.name()))?;
+            print(&row);
+            rows.push(row);
+        }
+    }
+    if let Some(path) = json {
+        std::fs::write(&path, serde_json::to_string_pretty(&rows)?)
+            .with_context(|| format!("cannot write {path}"))?;
+    }
+    Ok(())
+}
+
+fn measure(kind: Kind, calls: u64, at_once: usize, requests: u64) -> Result<Row> {
+    let folder = tempfile::Builder::new().prefix("spanwise-accuracy-").tempdir()?;
+    cleanup::add_folder(folder.path());
+    let dir = folder.path();
+    let leaf = Setup::new(Kind::Go("direct"), dir).named("leaf").delayed(10).start()?;
+    let app = Setup::new(kind, dir).calling(&leaf).start()?;
+    let agent = Agent::attach(dir, &pids(&[&app, &leaf]), &Agents::default())?;
+    let total = WARM + requests;
+    Plan::new(app.target(), at_once, Until::Requests(total), "/work/{n}").run()?.all_good()?;
+    std::thread::sleep(Duration::from_millis(800));
+    let report = agent.stop()?;
+    report.stats.check_balance()?;
+    Ok(Row {
+        program: kind.name(),
+        at_once,
+        calls: judge::calls(&report.spans, &app.name, WARM + 1, total, calls),
+        joined: judge::served(&report.spans, "leaf", 1, total, calls),
+    })
+}
+
+fn print(row: &Row) {
+    let calls = &row.calls;
+    #[expect(clippy::cast_precision_loss, reason = "numbers of spans are far below 2^52")]
+    let percent = |count: u64| 100.0 * count as f64 / calls.expected.max(1) as f64;
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    let how: Vec<String> =
+        calls.sources.iter().map(|(name, (claimed, _))| format!("{name} {claimed}")).collect();
+    println!(
+        "{:<18} {:>7} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>10} {:>7}  {}",
+        row.program,
+        row.at_once,
+        percent(calls.right),
+        percent(calls.wrong),
+        percent(calls.abstained),
+        calls.missing,
+        number(calls.estimated),
+        number(calls.precision()),
+        how.join(", ")
+    );
+    if row.joined.right != row.joined.expected {
+        println!("    joined by connection: {}", row.joined.line());
+    }
+}

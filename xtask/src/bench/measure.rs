@@ -1,0 +1,183 @@
+//! The single measurements. In: a running server, a rate, a time. Out: CPU, latency, throughput; what the agent itself took.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use spanwise_tests::agent::{Agent, Options};
+use spanwise_tests::apps::App;
+use spanwise_tests::bpf::{self, Loaded};
+use spanwise_tests::load::{Connection, Plan, Until, wrk};
+use spanwise_tests::sink::Sink;
+
+const CONNECTIONS: usize = 16;
+const PATH: &str = "/";
+
+/// A run at a constant rate.
+pub(super) struct Open {
+    pub(super) cpu_us: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) answers: u64,
+}
+
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} us CPU, p50 {:.0} us, p99 {:.0} us", self.cpu_us, self.p50_us, self.p99_us)
+    }
+}
+
+/// A run as fast as it goes.
+pub(super) struct Closed {
+    pub(super) per_second: f64,
+    pub(super) requests: u64,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}/s", self.per_second)
+    }
+}
+
+/// What the agent took.
+pub(super) struct Own {
+    pub(super) cpu_us_per_span: f64,
+    pub(super) peak_mb: f64,
+    pub(super) maps_mb: f64,
+    pub(super) attach_ms: f64,
+    pub(super) first_span_ms: f64,
+    pub(super) lost: f64,
+    rss_mb: f64,
+    spans: u64,
+    drops: u64,
+}
+
+impl fmt::Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "agent {} spans, {:.0} lost, {} drops counted, {:.2} us a span, RSS {:.0} (peak {:.0}) MB",
+            self.spans, self.lost, self.drops, self.cpu_us_per_span, self.rss_mb, self.peak_mb
+        )
+    }
+}
+
+/// An agent under measurement.
+pub(super) struct Running {
+    agent: Agent,
+    /// Spans at the sink when it began.
+    before: u64,
+    first_span: Duration,
+    maps: u64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Requests a second that our own client gets at most.
+pub(super) fn maximum(app: &App) -> Result<f64> {
+    let plan = Plan::new(app.target(), CONNECTIONS, Until::Time(Duration::from_secs(2)), PATH);
+    plan.run()?.all_good()?;
+    Ok(plan.run()?.all_good()?.per_second())
+}
+
+pub(super) fn open(app: &App, rate: f64, seconds: u64) -> Result<Open> {
+    let mut plan = Plan::new(app.target(), CONNECTIONS, Until::Time(Duration::from_secs(seconds)), PATH);
+    plan.rate = Some(rate);
+    let before = app.proc.cpu_us();
+    let outcome = plan.run()?.all_good()?;
+    let cpu = app.proc.cpu_us() - before;
+    ensure!(
+        outcome.per_second() > rate * 0.9,
+        "the rate was not kept: {:.0} of {rate:.0}/s",
+        outcome.per_second()
+    );
+    Ok(Open {
+        cpu_us: float(cpu) / float(outcome.good.max(1)),
+        p50_us: f64::from(outcome.percentile_us(0.50)),
+        p99_us: f64::from(outcome.percentile_us(0.99)),
+        answers: outcome.good,
+    })
+}
+
+pub(super) fn closed(app: &App, dir: &Path, seconds: u64) -> Result<Closed> {
+    let report = wrk::run(&format!("http://{}{PATH}", app.address()), CONNECTIONS, seconds, dir)?;
+    ensure!(report.errors == 0, "wrk had errors: {report:?}");
+    Ok(Closed { per_second: report.per_second, requests: report.requests })
+}
+
+/// Attaches an agent that exports to the sink, and makes one request to time its first span.
+pub(super) fn agent(app: &App, dir: &Path, sink: &Sink) -> Result<Running> {
+    let loaded = Loaded::now()?;
+    let before = sink.spans();
+    let endpoint = sink.endpoint();
+    let options = Options::default().without_file().arg(&[
+        "--exporter",
+        "otlp",
+        "--endpoint",
+        &endpoint,
+        "--protocol",
+        "http/protobuf",
+    ]);
+    let begin = Instant::now();
+    let agent = Agent::attach(dir, &app.pids(), &options)?;
+    Connection::open(&app.target())?.request("GET", PATH, b"")?;
+    while sink.spans() == before {
+        // A batch may wait for its time; that is part of what is measured.
+        ensure!(
+            begin.elapsed() < Duration::from_secs(15),
+            "no span came within 15 s:\n{}",
+            agent.proc.tail()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(Running { agent, before, first_span: begin.elapsed(), maps: bpf::map_bytes_since(&loaded)? })
+}
+
+/// Ends the agent after a load of this many requests.
+pub(super) fn finish(running: Running, sink: &Sink, requests: u64) -> Result<Own> {
+    std::thread::sleep(Duration::from_millis(600));
+    let cpu = running.agent.proc.cpu_us();
+    let (rss, peak) = running.agent.proc.memory_kib();
+    let attach = running.agent.ready_after;
+    let report = running.agent.stop()?;
+    report.stats.check_balance()?;
+    let spans = sink.spans() - running.before;
+    Ok(Own {
+        cpu_us_per_span: float(cpu) / float(spans.max(1)),
+        rss_mb: float(rss) * 1_024.0 / 1e6,
+        peak_mb: float(peak) * 1_024.0 / 1e6,
+        maps_mb: float(running.maps) / 1e6,
+        attach_ms: attach.as_secs_f64() * 1e3,
+        first_span_ms: running.first_span.as_secs_f64() * 1e3,
+        // One more request timed the first span.
+        lost: float((requests + 1).saturating_sub(spans)),
+        spans,
+        drops: report.stats.drops(),
+    })
+}
+
+/// BPF time a message, in a run of its own, because measuring costs time too.
+pub(super) fn bpf(app: &App, dir: &Path, sink: &Sink, seconds: u64) -> Result<f64> {
+    let loaded = Loaded::now()?;
+    let running = agent(app, dir, sink)?;
+    let measuring = bpf::measure()?;
+    let before = bpf::costs_since(&loaded)?;
+    let load = closed(app, dir, seconds)?;
+    let after = bpf::costs_since(&loaded)?;
+    drop(measuring);
+    finish(running, sink, load.requests)?;
+    let mut total = 0;
+    for (name, (runs, time)) in &after {
+        let (runs_before, time_before) = before.get(name).copied().unwrap_or_default();
+        let (runs, time) = (runs - runs_before, time - time_before);
+        if let Some(each) = time.checked_div(runs) {
+            println!("  BPF {name}: {runs} runs of {each} ns");
+        }
+        total += time;
+    }
+    Ok(float(total) / float(2 * load.requests.max(1)))
+}

@@ -1,0 +1,205 @@
+//! `setup`: what building and testing need. In: the state of the machine. Out: missing Debian packages, the BPF toolchain
+//! and bpf-linker installed; nothing done when all is there.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use spanwise_tests::paths;
+use spanwise_tests::proc::capture;
+
+use crate::run::{self, Options};
+
+const LINKER: &str = "0.13.0";
+const GO_MODULE: &str = "golang.org/toolchain@v0.0.1-go1.25.5.linux-amd64";
+const LLVM: &str = "/usr/lib/llvm-22";
+
+/// How one finds out that something is there.
+enum Seen {
+    /// A program on the PATH.
+    Program(&'static str),
+    /// A file.
+    File(&'static str),
+    /// A Python module can be imported.
+    Python(&'static str),
+}
+
+/// Debian package, what shows that it is not needed, and what it is for.
+const PACKAGES: &[(&str, Seen, &str)] = &[
+    (
+        "rustc-web",
+        Seen::File("/usr/bin/rustc"),
+        "a Rust compiler whose sources can be had, to build the BPF side",
+    ),
+    ("cargo-web", Seen::File("/usr/bin/cargo"), "the cargo that goes with it"),
+    ("rust-web-src", Seen::File("/usr/lib/rustlib/src/rust/library/core/Cargo.toml"), "those sources"),
+    ("llvm-22-dev", Seen::File("/usr/lib/llvm-22/bin/llvm-config"), "LLVM, for bpf-linker"),
+    ("libpolly-22-dev", Seen::File("/usr/lib/llvm-22/lib/libPolly.a"), "LLVM, for bpf-linker"),
+    ("zlib1g-dev", Seen::File("/usr/include/zlib.h"), "to build bpf-linker"),
+    ("libzstd-dev", Seen::File("/usr/include/zstd.h"), "to build bpf-linker"),
+    ("libxml2-dev", Seen::File("/usr/include/libxml2/libxml/xmlversion.h"), "to build bpf-linker"),
+    ("gcc", Seen::Program("cc"), "to link"),
+    ("libc6-dev", Seen::File("/usr/include/stdlib.h"), "to link"),
+    ("nginx-light", Seen::Program("nginx"), "a server to trace"),
+    ("wrk", Seen::Program("wrk"), "the load generator"),
+    ("curl", Seen::Program("curl"), "a client to trace"),
+    ("python3", Seen::Program("python3"), "applications to trace"),
+    ("python3-venv", Seen::Python("ensurepip, venv"), "a folder of its own for what comes from PyPI"),
+    ("nodejs", Seen::Program("node"), "applications to trace"),
+    ("bpftool", Seen::Program("bpftool"), "to see what is left in the kernel, and what BPF costs"),
+    ("iproute2", Seen::Program("ip"), "network namespaces for the tests"),
+    ("nftables", Seen::Program("nft"), "address translation for the tests"),
+    ("util-linux", Seen::Program("setpriv"), "to run the agent without privileges in a test"),
+];
+
+/// The `setup` task.
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
+    Options::new(arguments).finish()?;
+    let done = [packages()?, go()?, toolchain()?, linker()?];
+    if done.contains(&true) {
+        println!("setup: done");
+    } else {
+        println!("setup: everything is there");
+    }
+    Ok(())
+}
+
+fn there(seen: &Seen) -> bool {
+    match seen {
+        Seen::Program(name) => paths::which(name).is_some(),
+        Seen::File(path) => Path::new(path).exists(),
+        Seen::Python(modules) => {
+            capture(Command::new("python3").args(["-c", &format!("import {modules}")])).is_ok()
+        }
+    }
+}
+
+fn packages() -> Result<bool> {
+    let missing: Vec<_> = PACKAGES.iter().filter(|(_, seen, _)| !there(seen)).collect();
+    let names: Vec<&str> = missing.iter().map(|(name, ..)| *name).collect();
+    for (name, _, why) in &missing {
+        println!("setup: installing {name}: {why}");
+    }
+    apt(&names)?;
+    Ok(!names.is_empty())
+}
+
+fn apt(names: &[&str]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    if paths::which("apt-get").is_none() {
+        bail!("there is no apt-get on this machine: install the equivalents of {} by hand", names.join(" "));
+    }
+    run::need_root("installing packages")?;
+    run::run(Command::new("apt-get").args(["update", "-qq"]))?;
+    run::run(
+        Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(names)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+    .context("apt-get could not install what is missing (is bookworm-updates among its sources?)")
+}
+
+/// Go is taken as installed when it is new enough to fetch others by itself (1.21); else one is fetched as a module.
+fn go() -> Result<bool> {
+    let have = |go: &Path| {
+        capture(Command::new(go).arg("version").env("GOTOOLCHAIN", "local"))
+            .ok()
+            .and_then(|text| go_minor(&text))
+    };
+    let private = paths::cache()?.join("go/bin/go");
+    if private.exists() || paths::which("go").is_some_and(|go| have(&go).is_some_and(|minor| minor >= 21)) {
+        return Ok(false);
+    }
+    if paths::which("go").is_none() {
+        println!("setup: installing golang-go: applications to trace, and the OpenTelemetry Collector");
+        apt(&["golang-go"])?;
+    }
+    println!("setup: fetching {GO_MODULE}: the collector needs a newer Go than the installed one");
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("go.mod"), "module fetch\n")?;
+    let mut download = Command::new("go");
+    download.args(["mod", "download", "-json", GO_MODULE]).current_dir(dir.path()).env("GOFLAGS", "-mod=mod");
+    let answer: serde_json::Value = serde_json::from_str(&capture(&mut download)?)?;
+    let folder = answer.get("Dir").and_then(serde_json::Value::as_str).context("go named no folder")?;
+    // Modules are stored without their executable bits.
+    run::run(
+        Command::new("chmod")
+            .args(["-R", "+x"])
+            .args(["bin", "pkg/tool"].map(|sub| format!("{folder}/{sub}"))),
+    )?;
+    std::os::unix::fs::symlink(folder, paths::cache()?.join("go"))?;
+    Ok(true)
+}
+
+/// The N of "go version go1.N.P".
+fn go_minor(version: &str) -> Option<u32> {
+    version.split_whitespace().find_map(|word| word.strip_prefix("go1."))?.split('.').next()?.parse().ok()
+}
+
+fn toolchain() -> Result<bool> {
+    if paths::which("rustup").is_none() {
+        // aya-build then takes the cargo of the PATH, which must be the one with sources.
+        if let Some(cargo) = paths::which("cargo").filter(|path| path != Path::new("/usr/bin/cargo")) {
+            println!(
+                "setup: no rustup here, and cargo is {}: the BPF side needs the Rust sources of /usr/bin/cargo, so build \
+                 with PATH=/usr/bin:$PATH cargo build --release",
+                cargo.display()
+            );
+        }
+        return Ok(false);
+    }
+    if capture(Command::new("rustup").args(["toolchain", "list"]))?
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some("debian-bpf"))
+    {
+        return Ok(false);
+    }
+    println!("setup: naming the compiler under /usr `debian-bpf`, for the BPF side");
+    run::run(Command::new("rustup").args(["toolchain", "link", "debian-bpf", "/usr"]))?;
+    Ok(true)
+}
+
+fn linker() -> Result<bool> {
+    let found = capture(Command::new("bpf-linker").arg("--version").env("PATH", run::path_with_tools()));
+    if found.is_ok_and(|version| version.split_whitespace().any(|word| word == LINKER)) {
+        return Ok(false);
+    }
+    println!("setup: installing bpf-linker {LINKER}: it links the BPF side (about 80 seconds)");
+    run::run(
+        run::cargo()
+            .args(["install", "bpf-linker", "--version", LINKER, "--locked"])
+            .args(["--no-default-features", "--features", "llvm-22"])
+            .env("LLVM_PREFIX", LLVM)
+            .env("LIBRARY_PATH", format!("{LLVM}/lib")),
+    )?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_package_says_what_it_is_for() {
+        for (name, _, why) in PACKAGES {
+            assert!(!why.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn go_versions_are_read() {
+        assert_eq!(go_minor("go version go1.19.8 linux/amd64"), Some(19));
+        assert_eq!(go_minor("go version go1.26 linux/amd64"), Some(26));
+        assert_eq!(go_minor("nonsense"), None);
+    }
+
+    #[test]
+    fn absence_is_seen() {
+        assert!(!there(&Seen::Program("no-such-program-here")));
+        assert!(!there(&Seen::File("/no/such/file")));
+        assert!(there(&Seen::Program("sh")));
+    }
+}
