@@ -49,13 +49,15 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let requests = options.number("--requests", 1_000)?;
     let only = options.value("--only")?;
     let json = options.value("--json")?;
+    let warm = options.number("--warm", WARM)?;
+    let record = options.value("--record")?;
     options.finish()?;
     run::need_root("`cargo xtask accuracy`")?;
     setup::main(&[])?;
     run::build_agent("quick")?;
 
     println!(
-        "\n{requests} requests each, after {WARM} to warm up; what is called answers after 0 to 10 ms\n"
+        "\n{requests} requests each, after {warm} to warm up; what is called answers after 0 to 10 ms\n"
     );
     println!(
         "{:<18} {:>7} {:>9} {:>9} {:>9} {:>8} {:>10} {:>7}  how (claimed)",
@@ -69,7 +71,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         for at_once in [1, 8, 64] {
             // One at a time takes long, and there is little to get wrong.
             let requests = if at_once == 1 { requests.min(300) } else { requests };
-            let row = measure(*kind, *calls, at_once, requests)
+            let row = measure(*kind, *calls, at_once, [warm, requests], record.as_deref())
                 .with_context(|| format!("{} at {at_once}", kind.name()))?;
             print(&row);
             rows.push(row);
@@ -82,14 +84,18 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn measure(kind: Kind, calls: u64, at_once: usize, requests: u64) -> Result<Row> {
+fn measure(kind: Kind, calls: u64, at_once: usize, [warm, requests]: [u64; 2], record: Option<&str>) -> Result<Row> {
     let folder = tempfile::Builder::new().prefix("spanwise-accuracy-").tempdir()?;
     cleanup::add_folder(folder.path());
     let dir = folder.path();
     let leaf = Setup::new(Kind::Go("direct"), dir).named("leaf").delayed(10).start()?;
     let app = Setup::new(kind, dir).calling(&leaf).start()?;
-    let agent = Agent::attach(dir, &pids(&[&app, &leaf]), &Agents::default())?;
-    let total = WARM + requests;
+    let mut agents = Agents::default();
+    if let Some(folder) = record {
+        agents = agents.arg(&["--record", &format!("{folder}/{}-{at_once}.rec", kind.name())]);
+    }
+    let agent = Agent::attach(dir, &pids(&[&app, &leaf]), &agents)?;
+    let total = warm + requests;
     Plan::new(app.target(), at_once, Until::Requests(total), "/work/{n}").run()?.all_good()?;
     std::thread::sleep(Duration::from_millis(800));
     let report = agent.stop()?;
@@ -97,7 +103,7 @@ fn measure(kind: Kind, calls: u64, at_once: usize, requests: u64) -> Result<Row>
     Ok(Row {
         program: kind.name(),
         at_once,
-        calls: judge::calls(&report.spans, &app.name, WARM + 1, total, calls),
+        calls: judge::calls(&report.spans, &app.name, warm + 1, total, calls),
         joined: judge::served(&report.spans, "leaf", 1, total, calls),
     })
 }
