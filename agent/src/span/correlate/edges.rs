@@ -96,10 +96,16 @@ impl Correlator {
     fn request_begins(&mut self, id: Id, process: Id, task: Task, at_ns: u64) {
         let now_ns = self.now_ns;
         let bound = self.settings.max_threads;
+        let process_id = process;
         let Some(process) = self.processes.get_mut(process) else { return };
         process.used_ns = now_ns;
         process.background.advance(at_ns, process.open.count);
         let alone = process.open.count == 0;
+        // When a request comes is not up to the program: as good as any moment.
+        if !alone && let Some(carrying) = process.threads.get(&carrier(task)) {
+            let available = last_in::available(&self.nodes, carrying, process_id);
+            process.last_in.calibrator.moment(available);
+        }
         process.open.begin(id);
         process.oldest_unanswered(&self.nodes);
         process.unanswered.push_back(id);
@@ -280,6 +286,11 @@ impl Correlator {
             carrying.used_ns = now_ns;
             let lifo = last_in::name(&mut self.nodes, carrying, last, id, contested);
             let fifo = first_in_first_out::name(&mut self.nodes, carrying, first, id, contested, now_ns);
+            if let (Some((one, _)), Some((other, _))) = (lifo, fifo)
+                && one != other
+            {
+                last.calibrator.disputed(first.calibrator.stands());
+            }
             let mut told = None;
             for (model, pair, speaks) in [
                 (Model::FirstInFirstOut, fifo, first.calibrator.speaks()),
