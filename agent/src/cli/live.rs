@@ -393,6 +393,9 @@ impl Engine {
     fn finish(mut self) {
         self.read();
         tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
+        for report in self.pipeline.explain() {
+            tracing::info!("{report}");
+        }
         let (kernel, counters) = self.kernel_stage();
         let (live, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN);
         live.kernel.detach();
