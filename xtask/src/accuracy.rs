@@ -85,7 +85,13 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn measure(kind: Kind, calls: u64, at_once: usize, [warm, requests]: [u64; 2], record: Option<&str>) -> Result<Row> {
+fn measure(
+    kind: Kind,
+    calls: u64,
+    at_once: usize,
+    [warm, requests]: [u64; 2],
+    record: Option<&str>,
+) -> Result<Row> {
     let folder = tempfile::Builder::new().prefix("spanwise-accuracy-").tempdir()?;
     cleanup::add_folder(folder.path());
     let dir = folder.path();
