@@ -126,7 +126,7 @@ fn goroutines_without_their_ids() {
     for concurrency in [4, 8, 64] {
         // What happens on threads is right too rarely; the order of calls only where nothing delays them.
         let late = shares(&Sim::new(Kind::Go, &[SLEEP, CALL], concurrency, 30_000), "go, delayed");
-        assert!(late.abstained >= 0.9);
+        assert!(late.abstained >= 0.5);
         shares(&Sim::new(Kind::Go, &[CALL], concurrency, 30_000), "go");
     }
 }

@@ -31,8 +31,7 @@ const PROGRAMS: &[(Kind, u64)] = &[
     (Kind::Go("child"), 1),
     (Kind::Go("both"), 1),
 ];
-/// Requests after which the agent should know a program.
-const WARM: u64 = 3_000;
+const WARM: u64 = 300;
 
 #[derive(Serialize)]
 struct Row {
@@ -48,9 +47,10 @@ struct Row {
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let mut options = Options::new(arguments);
     let requests = options.number("--requests", 1_000)?;
-    let warm = options.number("--warm", WARM)?;
     let only = options.value("--only")?;
     let json = options.value("--json")?;
+    let warm = options.number("--warm", WARM)?;
+    let record = options.value("--record")?;
     options.finish()?;
     run::need_root("`cargo xtask accuracy`")?;
     setup::main(&[])?;
@@ -72,7 +72,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
             // One at a time takes long, and there is little to get wrong.
             let few = |count: u64| if at_once == 1 { count.min(300) } else { count };
             let (requests, warm) = (few(requests), few(warm));
-            let row = measure(*kind, *calls, at_once, warm, requests)
+            let row = measure(*kind, *calls, at_once, [warm, requests], record.as_deref())
                 .with_context(|| format!("{} at {at_once}", kind.name()))?;
             print(&row);
             rows.push(row);
@@ -85,13 +85,23 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn measure(kind: Kind, calls: u64, at_once: usize, warm: u64, requests: u64) -> Result<Row> {
+fn measure(
+    kind: Kind,
+    calls: u64,
+    at_once: usize,
+    [warm, requests]: [u64; 2],
+    record: Option<&str>,
+) -> Result<Row> {
     let folder = tempfile::Builder::new().prefix("spanwise-accuracy-").tempdir()?;
     cleanup::add_folder(folder.path());
     let dir = folder.path();
     let leaf = Setup::new(Kind::Go("direct"), dir).named("leaf").delayed(10).start()?;
     let app = Setup::new(kind, dir).calling(&leaf).start()?;
-    let agent = Agent::attach(dir, &pids(&[&app, &leaf]), &Agents::default())?;
+    let mut agents = Agents::default();
+    if let Some(folder) = record {
+        agents = agents.arg(&["--record", &format!("{folder}/{}-{at_once}.rec", kind.name())]);
+    }
+    let agent = Agent::attach(dir, &pids(&[&app, &leaf]), &agents)?;
     let total = warm + requests;
     Plan::new(app.target(), at_once, Until::Requests(total), "/work/{n}").run()?.all_good()?;
     std::thread::sleep(Duration::from_millis(800));

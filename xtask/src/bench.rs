@@ -40,6 +40,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let seconds = options.number("--seconds", 10)?.max(1);
     let rounds = options.number("--rounds", 3)?.max(1);
     let json = options.value("--json")?;
+    let only = options.value("--only")?;
     options.finish()?;
     run::need_root("`cargo xtask bench`")?;
     setup::main(&[])?;
@@ -51,6 +52,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("spanwise-bench-").tempdir()?;
         cleanup::add_folder(folder.path());
         let app = Setup::new(kind, folder.path()).start()?;
+        if only.as_ref().is_some_and(|only| !app.name.contains(only.as_str())) {
+            continue;
+        }
         println!("\n{}: {rounds} rounds of {seconds} s with and without the agent, 16 connections", app.name);
         server(&app, folder.path(), &sink, seconds, rounds, &mut figures)?;
     }

@@ -19,7 +19,7 @@ use crate::kernel::load::{Kernel, LoadError};
 use crate::kernel::priority::Priority;
 use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
-use crate::kernel::{clock, signal};
+use crate::kernel::{clock, priority, signal};
 use crate::pipeline::{Origin, Pipeline};
 use crate::process::{Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
@@ -29,7 +29,7 @@ use crate::telemetry::{Flow, Stage, render, to_json};
 /// Records handled before the clock is looked at.
 const BATCH: usize = 4096;
 /// Sleep after a look that found records.
-const BUSY: Duration = Duration::from_millis(4);
+const BUSY: Duration = Duration::from_millis(1);
 /// Longest sleep of an idle agent: what a response's end is late by at most, beside the idle bound of its connection.
 const IDLE: Duration = Duration::from_millis(16);
 /// How often the traced processes are counted, to end with the last one.
@@ -135,8 +135,11 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
     // Only what can be found wrong without side effects comes before this.
     let mut kernel = Kernel::load(settings.plane)?;
-    let exporters =
-        Exporters::start(&settings.exporters, limits).map_err(|error| CliError::usage(error.to_string()))?;
+    priority::step_back();
+    let exporters = Exporters::start(&settings.exporters, limits);
+    // A program that `run` starts must not inherit it.
+    priority::step_forward();
+    let exporters = exporters.map_err(|error| CliError::usage(error.to_string()))?;
     let stop = Stop::listen()?;
     for note in settings.notes.iter().chain(&kernel.losses) {
         eprintln!("spanwise: {note}");
@@ -173,6 +176,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     if let Some(ready) = &mut ready {
         ready.create()?;
     }
+    priority::step_back();
     let mut engine = Engine {
         pipeline: Pipeline::new(live, settings, exporters, clock),
         ring,
@@ -389,6 +393,9 @@ impl Engine {
     fn finish(mut self) {
         self.read();
         tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
+        for report in self.pipeline.explain() {
+            tracing::info!("{report}");
+        }
         let (kernel, counters) = self.kernel_stage();
         let (live, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN);
         live.kernel.detach();

@@ -136,6 +136,9 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
         now_ns += TICK_NS;
         pipeline.tick(now_ns, Instant::now());
     }
+    for report in pipeline.explain() {
+        tracing::info!("{report}");
+    }
     let (_, stages) = pipeline.finish(now_ns, STOP_WITHIN);
     eprint!("{}", render(&stages, &[]));
     if let Some(path) = std::env::var_os("SPANWISE_STATS_JSON")

@@ -16,7 +16,7 @@ use crate::process::Service;
 use crate::telemetry::Stage;
 
 /// Connections followed at once. One costs about a kilobyte when idle.
-const MAX_CONNECTIONS: usize = 32 * 1024;
+const MAX_CONNECTIONS: usize = 16 * 1024;
 /// Without a byte for so long, an end that cannot be seen is concluded.
 const IDLE_NS: u64 = 80_000_000;
 const TCP_CLOSE: u32 = 7;

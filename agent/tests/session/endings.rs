@@ -252,7 +252,7 @@ fn a_unix_connection_that_the_kernel_side_forgot_begins_anew() {
 
 #[test]
 fn the_table_is_bounded() {
-    const MOST: u64 = 32 * 1024;
+    const MOST: u64 = 16 * 1024;
     let (client, _) = pair();
     let mut bench = Bench::default();
     let with_cookie = |cookie| {

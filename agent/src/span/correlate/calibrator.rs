@@ -1,5 +1,10 @@
 //! Checks a model without knowing the truth: how often what it says is impossible in time, against chance.
 //!
+//! *Last in* can be checked in a second way, which does not wear out where many requests are open: a response that
+//! was not written for the answer read last comes at a moment of its own, and at most such moments there is no
+//! answer to be had. So as long as no response came without a candidate, the chance that a wrong pair goes
+//! unnoticed is that of both: there was a candidate, and it is possible.
+//!
 //! Comes in: for each pair that a model named, whether it is possible, and whether a pair with the candidate of
 //! a neighbour would be. Goes out: the model's precision and whether it may speak. Only *contested* pairs
 //! count, those whose request was not alone in the process: the others are easy for every model, and a good
@@ -9,6 +14,8 @@
 const HALF_WINDOW: f64 = 3_000.0;
 /// A run of fresh impossible pairs silences a model before the window's figures do.
 const RECENT_IMPOSSIBLE: u32 = 2;
+/// The least chance that is assumed for a candidate to be there at any moment: load may keep step with timers.
+const LEAST_AVAILABLE: f64 = 0.5;
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Counts {
@@ -17,6 +24,11 @@ struct Counts {
     chance_pairs: u64,
     chance_possible: u64,
     orphans: u64,
+    /// Moments drawn at random, and those at which there was a candidate.
+    moments: u64,
+    available: u64,
+    /// Responses for which another model named another call.
+    disputes: u64,
 }
 
 /// What is known of a model in a process.
@@ -50,6 +62,8 @@ pub(super) struct Calibrator {
     speaking: bool,
     confidence: f64,
     stale: u32,
+    /// The model that disputes is itself not refuted.
+    rival_stands: bool,
 }
 
 impl Calibrator {
@@ -63,6 +77,7 @@ impl Calibrator {
             speaking: false,
             confidence: 0.0,
             stale: 0,
+            rival_stands: true,
         }
     }
 
@@ -91,6 +106,23 @@ impl Calibrator {
         self.now.orphans += 1;
     }
 
+    /// A moment that has nothing to do with responses: whether a response would have found a candidate.
+    pub(super) fn moment(&mut self, available: bool) {
+        self.now.moments += 1;
+        self.now.available += u64::from(available);
+    }
+
+    /// A response for which another model named another call; whether pairs of that model are all possible.
+    pub(super) fn disputed(&mut self, rival_stands: bool) {
+        self.now.disputes += 1;
+        self.rival_stands = rival_stands;
+    }
+
+    /// None of its pairs is impossible, as far as they go.
+    pub(super) fn stands(&self) -> bool {
+        self.now.impossible + self.before.impossible == 0
+    }
+
     /// The model changed its mind about the process: its score means nothing any more.
     pub(super) fn reset(&mut self) {
         *self = Self::new(self.bar, self.tolerance);
@@ -114,6 +146,21 @@ impl Calibrator {
         }
     }
 
+    /// What pairs prove where a wrong one would have needed a candidate at its moment, too. Nothing, once a response
+    /// came without one, or while a model that may be right names other calls.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a window are small")]
+    fn weight_of_moments(&self, pairs: f64, chance: f64) -> f64 {
+        let both = |figure: fn(&Counts) -> u64| figure(&self.now) + figure(&self.before);
+        let disputed = self.rival_stands && both(|counts| counts.disputes) > 0;
+        let found_nothing = both(|counts| counts.orphans + counts.impossible) > 0;
+        let moments = both(|counts| counts.moments);
+        if disputed || found_nothing || moments == 0 {
+            return 0.0;
+        }
+        let available = (both(|counts| counts.available) as f64 + 1.0) / (moments as f64 + 2.0);
+        pairs * (1.0 - chance * available.max(LEAST_AVAILABLE))
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "counts of a window are small")]
     pub(super) fn estimate(&self) -> Estimate {
         let pairs = self.now.pairs + self.before.pairs;
@@ -126,6 +173,7 @@ impl Calibrator {
         let chance = (chance_possible as f64 + 1.0) / (chance_pairs as f64 + 2.0);
         // What the pairs prove: each wrong one had this chance to show as impossible.
         let weight = pairs as f64 * (1.0 - chance);
+        let weight = weight.max(self.weight_of_moments(pairs as f64, chance));
         let (mut precision, mut lower) = (0.0, 0.0);
         if weight > 0.0 && possible > 0.0 {
             precision =
@@ -173,7 +221,7 @@ mod tests {
 
     #[test]
     fn few_samples_are_not_known_yet() {
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 900, 0, 50);
         assert_eq!(calibrator.speaks(), None);
         feed(&mut calibrator, 700, 0, 50);
@@ -182,7 +230,7 @@ mod tests {
 
     #[test]
     fn chance_near_one_needs_many() {
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 10_000, 0, 97);
         assert_eq!(calibrator.speaks(), None);
         feed(&mut calibrator, 20_000, 0, 97);
@@ -192,18 +240,18 @@ mod tests {
     #[test]
     fn the_wrong_models_of_the_measurements_stay_silent() {
         // e and c as measured: last in on aiohttp at 64, and first in first out between timers.
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 100_000, 250, 98);
         assert_eq!(calibrator.speaks(), None);
         assert!(calibrator.estimate().precision < 0.85);
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 100_000, 5, 60);
         assert_eq!(calibrator.speaks(), None);
     }
 
     #[test]
     fn a_change_of_the_program_silences_at_once_and_is_forgotten_in_time() {
-        let mut calibrator = Calibrator::new(0.995, 0.001);
+        let mut calibrator = Calibrator::new(0.995, 0.0003);
         feed(&mut calibrator, 20_000, 0, 50);
         assert!(calibrator.speaks().is_some());
         calibrator.pair(false);
@@ -211,6 +259,28 @@ mod tests {
         assert_eq!(calibrator.speaks(), None);
         feed(&mut calibrator, 30_000, 0, 50);
         assert!(calibrator.speaks().is_some());
+    }
+
+    #[test]
+    fn moments_without_a_candidate_prove_as_much_as_impossible_pairs_would() {
+        let fed = |orphan: bool, disputed: Option<bool>, available: u32| {
+            let mut calibrator = Calibrator::new(0.995, 0.0003);
+            if orphan {
+                calibrator.orphan();
+            }
+            if let Some(stands) = disputed {
+                calibrator.disputed(stands);
+            }
+            for i in 0..1_300 {
+                calibrator.moment(i % 100 < available);
+                feed(&mut calibrator, 1, 0, 100);
+            }
+            calibrator.speaks().is_some()
+        };
+        assert!(fed(false, None, 10) && fed(false, Some(false), 10));
+        assert!(!fed(true, None, 10), "a response came without a candidate");
+        assert!(!fed(false, Some(true), 10), "another model says otherwise and may be right");
+        assert!(!fed(false, None, 90), "there nearly always is a candidate");
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use spanwise_protocol::context::TraceContext;
-
 use super::Correlator;
 use super::arena::Id;
 use super::models::{chain, first_in_first_out, last_in, only, thread};
@@ -12,7 +10,7 @@ use super::node::{Model, Node, Parent, Start};
 use super::process::{Input, Process};
 use crate::conn::{ConnInfo, MessageName};
 use crate::session::{Edge, Side, Signal, Task};
-use crate::span::{ParentSource, SpanId, ids};
+use crate::span::{SpanId, ids};
 
 impl Correlator {
     pub(super) fn edge(&mut self, signal: Signal) {
@@ -98,10 +96,16 @@ impl Correlator {
     fn request_begins(&mut self, id: Id, process: Id, task: Task, at_ns: u64) {
         let now_ns = self.now_ns;
         let bound = self.settings.max_threads;
+        let process_id = process;
         let Some(process) = self.processes.get_mut(process) else { return };
         process.used_ns = now_ns;
         process.background.advance(at_ns, process.open.count);
         let alone = process.open.count == 0;
+        // When a request comes is not up to the program: as good as any moment.
+        if !alone && let Some(carrying) = process.threads.get(&carrier(task)) {
+            let available = last_in::available(&self.nodes, carrying, process_id);
+            process.last_in.calibrator.moment(available);
+        }
         process.open.begin(id);
         process.oldest_unanswered(&self.nodes);
         process.unanswered.push_back(id);
@@ -195,75 +199,6 @@ impl Correlator {
         }
     }
 
-    /// The two ends of one message.
-    fn joined(&mut self, server: Id, client: Id) {
-        let inherited = self.nodes.get(server).and_then(|node| node.context.clone());
-        if let Some(node) = self.nodes.get_mut(server) {
-            node.peer = client;
-        }
-        if let Some(node) = self.nodes.get_mut(client) {
-            node.peer = server;
-        }
-        // Both ends saw the same bytes: what one could not read, the other tells.
-        if let Some(context) = inherited
-            && self
-                .nodes
-                .get(client)
-                .is_some_and(|node| node.context.is_none() && node.parent == Parent::Open)
-        {
-            self.context(client, context);
-        }
-        if self.nodes.get(server).is_some_and(|node| node.parent == Parent::Open) {
-            self.decide(server, Parent::Node(client), ParentSource::Peer, 1.0);
-        }
-    }
-
-    /// The head of a request is complete and carried a context.
-    pub(super) fn context(&mut self, id: Id, context: Box<TraceContext>) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
-        if node.context.is_some() || (node.side == Side::Client && node.parent != Parent::Open) {
-            return;
-        }
-        let (trace, span) = (context.trace_id, context.span_id);
-        node.context = Some(context);
-        let (side, process, peer, began_ns) = (node.side, node.process, node.peer, node.began_ns);
-        match side {
-            Side::Server => {
-                if !node.closed
-                    && let Some(process) = self.processes.get_mut(process)
-                {
-                    process.contexts.entry(trace).or_default().push(id);
-                }
-                let client = self.nodes.get(peer);
-                if client.is_some_and(|client| client.context.is_none() && client.parent == Parent::Open)
-                    && let Some(context) = self.nodes.get(id).and_then(|node| node.context.clone())
-                {
-                    self.context(peer, context);
-                }
-                self.adopt(id);
-            }
-            Side::Client => {
-                let requests = self.processes.get(process).and_then(|process| process.contexts.get(&trace));
-                let same = |request: &&Id| {
-                    self.nodes.get(**request).is_some_and(|request| {
-                        request.began_ns <= began_ns
-                            && request.context.as_ref().is_some_and(|context| context.span_id == span)
-                    })
-                };
-                let mut forwarded = requests.into_iter().flatten().filter(same);
-                match (forwarded.next().copied(), forwarded.next()) {
-                    (Some(_), Some(_)) => {
-                        if let Some(node) = self.nodes.get_mut(id) {
-                            node.shared_context = true;
-                        }
-                    }
-                    (Some(request), None) => self.decide(id, Parent::Node(request), ParentSource::Wire, 1.0),
-                    (None, _) => self.decide(id, Parent::Wire { remote: false }, ParentSource::Wire, 1.0),
-                }
-            }
-        }
-    }
-
     fn answer_read(&mut self, id: Id, task: Task, at_ns: u64, last: bool) {
         let now_ns = self.now_ns;
         let bound = self.settings.max_threads;
@@ -351,6 +286,11 @@ impl Correlator {
             carrying.used_ns = now_ns;
             let lifo = last_in::name(&mut self.nodes, carrying, last, id, contested);
             let fifo = first_in_first_out::name(&mut self.nodes, carrying, first, id, contested, now_ns);
+            if let (Some((one, _)), Some((other, _))) = (lifo, fifo)
+                && one != other
+            {
+                last.calibrator.disputed(first.calibrator.stands());
+            }
             let mut told = None;
             for (model, pair, speaks) in [
                 (Model::FirstInFirstOut, fifo, first.calibrator.speaks()),

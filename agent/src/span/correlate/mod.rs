@@ -3,7 +3,8 @@
 //! Comes in: edges of exchanges while they go on ([`Signal`]), each exchange when it ends, the time. Goes out:
 //! every exchange once, with a [`Decision`]: its ids, its parent, how that was found and how sure it is.
 //!
-//! - `edges` takes the signals and asks the models; `join` finds the other end of a message on this node.
+//! - `edges` takes the signals and asks the models; `join` finds the other end of a message on this node;
+//!   `certain` takes what needs no model.
 //! - `models` name requests for calls; `calibrator` and `background` say which of them may be believed.
 //! - `decide` weighs what they say; `resolve` lets trace ids follow parents and emits; `time` keeps the bounds.
 //!
@@ -14,6 +15,7 @@
 mod arena;
 mod background;
 mod calibrator;
+mod certain;
 mod decide;
 mod edges;
 mod hash;

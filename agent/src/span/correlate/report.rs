@@ -61,6 +61,20 @@ pub struct ModelReport {
     pub estimate: Estimate,
 }
 
+impl std::fmt::Display for ModelReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Estimate { pairs, possible, chance, orphans, precision, lower, speaking } = self.estimate;
+        write!(
+            f,
+            "model {} of process {}: {pairs} pairs, possible {possible:.5}, by chance {chance:.3}, without a candidate \
+             {orphans}, precision {precision:.4}, at least {lower:.4}: {}",
+            self.model,
+            self.tgid,
+            if speaking { "speaks" } else { "silent" }
+        )
+    }
+}
+
 impl Correlator {
     /// The account: in = out + held.
     pub fn stage(&self) -> Stage {

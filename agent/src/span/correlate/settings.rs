@@ -37,7 +37,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             bar: 0.995,
-            tolerance: 0.001,
+            tolerance: 0.0003,
             peer_wait_ns: 10_000_000,
             hold_ns: 10_000_000_000,
             late_server_ns: 5_000_000_000,

@@ -8,6 +8,12 @@ use super::{candidate, weigh};
 
 const SLOT: usize = 0;
 
+/// Whether a response that began now would find a call.
+pub(in super::super) fn available(nodes: &Arena<Node>, thread: &Thread, process: Id) -> bool {
+    let Input::Answer(call) = thread.input else { return false };
+    candidate(nodes, call, process).is_some_and(|node| node.taken.get(SLOT) == Some(&false))
+}
+
 /// Names the call for a response that begins; the call and whether the pair is possible in time.
 pub(in super::super) fn name(
     nodes: &mut Arena<Node>,
@@ -17,9 +23,11 @@ pub(in super::super) fn name(
     contested: bool,
 ) -> Option<(Id, bool)> {
     let (process, began_ns) = nodes.get(request).map(|node| (node.process, node.began_ns))?;
-    // A request read last means that the response answers at once, or that nothing on sockets tells why.
     let Input::Answer(call) = thread.input else {
-        score.calibrator.orphan();
+        // It answers at once, or nothing on sockets tells why.
+        if thread.input != Input::Request(request) {
+            score.calibrator.orphan();
+        }
         return None;
     };
     let found = candidate(nodes, call, process).filter(|node| node.taken.get(SLOT) == Some(&false));
