@@ -33,6 +33,17 @@ pub struct Stage {
     pub notes: Vec<(String, u64)>,
 }
 
+/// A reason for which something was dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dropped<'a> {
+    /// Name of the stage, which says what is counted.
+    pub stage: &'a str,
+    /// The reason.
+    pub reason: &'a str,
+    /// How many.
+    pub count: u64,
+}
+
 impl Stage {
     /// Sum of the rows of one flow.
     pub fn sum(&self, flow: &str) -> u64 {
@@ -51,6 +62,14 @@ impl Stats {
     /// Everything dropped, at any stage.
     pub fn drops(&self) -> u64 {
         self.stages.iter().map(|stage| stage.sum("drop")).sum()
+    }
+
+    /// What was dropped, by stage and reason; reasons for which nothing was are left out.
+    pub fn drops_by_reason(&self) -> Vec<Dropped<'_>> {
+        let rows = self.stages.iter().flat_map(|stage| stage.rows.iter().map(move |row| (stage, row)));
+        rows.filter(|(_, row)| row.0 == "drop" && row.2 > 0)
+            .map(|(stage, row)| Dropped { stage: &stage.name, reason: &row.1, count: row.2 })
+            .collect()
     }
 
     /// Drops whose label or stage holds this word.
@@ -121,5 +140,7 @@ mod tests {
         assert!(Stats::default().check_balance().is_err());
         assert_eq!((stats(10).drops(), stats(10).drops_named("half")), (2, 2));
         assert_eq!(stats(10).drops_named("overrun"), 0);
+        let dropped = Dropped { stage: "session: exchanges", reason: "half seen", count: 2 };
+        assert_eq!(stats(10).drops_by_reason(), [dropped]);
     }
 }

@@ -9,11 +9,14 @@ use spanwise_tests::agent::{Agent, Options as Agents};
 use spanwise_tests::apps::{App, Kind, Setup, pids};
 use spanwise_tests::load::{Plan, Until};
 use spanwise_tests::spans::{Kind as Span, Spans};
+use spanwise_tests::stats::Dropped;
 use spanwise_tests::{cleanup, paths, proc};
 
 use crate::run::{self, Options};
 use crate::setup;
 
+/// Spans of a request: nginx and shop serve and call, stock serves.
+const SPANS: u64 = 5;
 /// Requests after which the agent knows how a program works.
 const WARM: u64 = 200;
 
@@ -70,13 +73,25 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         load.elapsed.as_secs_f64(),
         load.per_second()
     );
-    println!("requests: {requests} at nginx, each of which makes 5 spans: {}", 5 * requests);
+    println!("requests: {requests} at nginx, each of which makes {SPANS} spans: {}", SPANS * requests);
     println!("spans:    {} written to {}", report.spans.all.len(), kept.display());
-    // The console is for eyes: it shows what eyes can follow, and counts the rest.
-    let unseen = report.stats.drops_named("console");
-    println!("drops:    {} (and {unseen} spans that the console left out)", report.stats.drops() - unseen);
+    // The console is for eyes: what it leaves out is in the file.
+    let (unseen, dropped): (Vec<_>, Vec<_>) =
+        report.stats.drops_by_reason().into_iter().partition(|drop| drop.stage.starts_with("export console"));
+    if dropped.is_empty() {
+        println!("drops:    none");
+    }
+    for Dropped { stage, reason, count } in dropped {
+        println!("drops:    {count} at `{stage}`: {reason}");
+    }
+    let unseen: u64 = unseen.iter().map(|drop| drop.count).sum();
+    println!("console:  {unseen} of these spans were not shown here, so that it can be read");
     let whole = whole_traces(&report.spans);
     println!("traces:   {whole} of {requests} cross nginx, shop and stock from end to end");
+    let parted = requests.saturating_sub(whole as u64);
+    println!(
+        "          the spans of {parted} lie in more than one trace: a parent was not sure, and none was named"
+    );
     ensure!(whole > 0, "no trace crosses all three");
     Ok(())
 }

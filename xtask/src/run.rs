@@ -106,7 +106,10 @@ pub(crate) fn build_agent(profile: &str) -> Result<PathBuf> {
         println!("using the agent at {}", path.display());
         return Ok(path);
     }
-    run(cargo().args(["build", "--profile", profile, "--package", "spanwise", "--bin", "spanwise"]))?;
+    // An agent without its programs is of no use here.
+    run(cargo()
+        .args(["build", "--profile", profile, "--package", "spanwise", "--bin", "spanwise"])
+        .env_remove("SPANWISE_BPF"))?;
     let path = paths::target().join(profile).join("spanwise");
     if !path.exists() {
         bail!("the build left no {}", path.display());
