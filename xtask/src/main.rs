@@ -24,7 +24,7 @@ cargo xtask COMMAND [options]
   demo                  two applications behind nginx, traced while they run (as root)
   bench [--seconds N] [--rounds N] [--json FILE]
                         with and without the agent, in alternation; prints the ratios (as root)
-  accuracy [--requests N] [--only WORD] [--json FILE]
+  accuracy [--requests N] [--warm N] [--only WORD] [--json FILE] [--record FOLDER]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
                         fuzz the parsers, 600 seconds unless told otherwise
