@@ -34,7 +34,7 @@ const PROGRAMS: &[(Kind, u64)] = &[
 /// What one thread serves one request at a time needs no warming up; there is little to get wrong, and it takes long.
 const WARM_ALONE: u64 = 300;
 /// Requests after which the agent knows a program, where it can: a few seconds of load.
-const WARM: u64 = 2_000;
+const WARM: u64 = 3_000;
 /// The same where only the order of an event loop's turns tells, and many requests are open.
 const WARM_IN_ORDER: u64 = 9_000;
 
