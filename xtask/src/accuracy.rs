@@ -31,12 +31,21 @@ const PROGRAMS: &[(Kind, u64)] = &[
     (Kind::Go("child"), 1),
     (Kind::Go("both"), 1),
 ];
-const WARM: u64 = 300;
+/// What one thread serves one request at a time needs no warming up; there is little to get wrong, and it takes long.
+const WARM_ALONE: u64 = 300;
+/// Requests after which the agent knows a program, where it can: a few seconds of load.
+const WARM: u64 = 3_000;
+/// The same where only the order of an event loop's turns tells, and many requests are open.
+const WARM_IN_ORDER: u64 = 9_000;
 
 #[derive(Serialize)]
 struct Row {
     program: String,
     at_once: usize,
+    /// Requests before those that count.
+    warm: u64,
+    /// Client spans of the program among those.
+    learning: Verdict,
     /// Client spans of the program, once warm.
     calls: Verdict,
     /// Server spans of what it calls, from the first request on.
@@ -49,7 +58,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let requests = options.number("--requests", 1_000)?;
     let only = options.value("--only")?;
     let json = options.value("--json")?;
-    let warm = options.number("--warm", WARM)?;
+    let warm = options
+        .value("--warm")?
+        .map(|text| text.parse::<u64>())
+        .transpose()
+        .context("--warm needs a number")?;
     let record = options.value("--record")?;
     options.finish()?;
     run::need_root("`cargo xtask accuracy`")?;
@@ -57,11 +70,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     run::build_agent("quick")?;
 
     println!(
-        "\n{requests} requests each, after {warm} to warm up; what is called answers after 0 to 10 ms\n"
+        "\n{requests} requests each (at most 300 one at a time), once warm; what is called answers after 0 to 10 ms\n"
     );
     println!(
-        "{:<18} {:>7} {:>9} {:>9} {:>9} {:>8} {:>10} {:>7}  how (claimed)",
-        "program", "at once", "right %", "wrong %", "abst. %", "missing", "estimated", "true"
+        "{:<18} {:>7} {:>8} {:>9} {:>9} {:>9} {:>8} {:>10} {:>7}  how (claimed)",
+        "program", "at once", "warm-up", "right %", "wrong %", "abst. %", "missing", "estimated", "true"
     );
     let mut rows = Vec::new();
     for (kind, calls) in PROGRAMS {
@@ -70,8 +83,12 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         }
         for at_once in [1, 8, 64] {
             // One at a time takes long, and there is little to get wrong.
-            let few = |count: u64| if at_once == 1 { count.min(300) } else { count };
-            let (requests, warm) = (few(requests), few(warm));
+            let requests = if at_once == 1 { requests.min(300) } else { requests };
+            let warm = warm.unwrap_or(match (kind, at_once) {
+                (_, 1) => WARM_ALONE,
+                (Kind::Asyncio(_), 64) => WARM_IN_ORDER,
+                _ => WARM,
+            });
             let row = measure(*kind, *calls, at_once, [warm, requests], record.as_deref())
                 .with_context(|| format!("{} at {at_once}", kind.name()))?;
             print(&row);
@@ -110,6 +127,8 @@ fn measure(
     Ok(Row {
         program: kind.name(),
         at_once,
+        warm,
+        learning: judge::calls(&report.spans, &app.name, 1, warm, calls),
         calls: judge::calls(&report.spans, &app.name, warm + 1, total, calls),
         joined: judge::served(&report.spans, "leaf", 1, total, calls),
     })
@@ -123,9 +142,10 @@ fn print(row: &Row) {
     let how: Vec<String> =
         calls.sources.iter().map(|(name, (claimed, _))| format!("{name} {claimed}")).collect();
     println!(
-        "{:<18} {:>7} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>10} {:>7}  {}",
+        "{:<18} {:>7} {:>8} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>10} {:>7}  {}",
         row.program,
         row.at_once,
+        row.warm,
         percent(calls.right),
         percent(calls.wrong),
         percent(calls.abstained),
@@ -134,6 +154,9 @@ fn print(row: &Row) {
         number(calls.precision()),
         how.join(", ")
     );
+    if row.learning.wrong > 0 {
+        println!("    while it learns: {}", row.learning.line());
+    }
     if row.joined.right != row.joined.expected {
         println!("    joined by connection: {}", row.joined.line());
     }

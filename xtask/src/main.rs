@@ -17,14 +17,14 @@ const HELP: &str = "\
 cargo xtask COMMAND [options]
 
   setup                 install what is missing to build and test (as root; nothing when all is there)
-  check                 formatting, lints, documentation, order of the stages, file lengths, licences
+  check                 formatting, lints, order of the stages, file lengths, licences
   test [--only WORD] [--quick] [--list]
                         everything: setup, check, host tests, build, end-to-end suites (as root)
                         --only runs the end-to-end cases whose name holds WORD; --quick leaves out setup, check and host tests
   demo                  two applications behind nginx, traced while they run (as root)
   bench [--seconds N] [--rounds N] [--json FILE]
                         with and without the agent, in alternation; prints the ratios (as root)
-  accuracy [--requests N] [--warm N] [--only WORD] [--json FILE]
+  accuracy [--requests N] [--warm N] [--only WORD] [--json FILE] [--record FOLDER]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
                         fuzz the parsers, 600 seconds unless told otherwise

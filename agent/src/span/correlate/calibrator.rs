@@ -153,12 +153,24 @@ impl Calibrator {
         let both = |figure: fn(&Counts) -> u64| figure(&self.now) + figure(&self.before);
         let disputed = self.rival_stands && both(|counts| counts.disputes) > 0;
         let found_nothing = both(|counts| counts.orphans + counts.impossible) > 0;
-        let moments = both(|counts| counts.moments);
-        if disputed || found_nothing || moments == 0 {
-            return 0.0;
-        }
-        let available = (both(|counts| counts.available) as f64 + 1.0) / (moments as f64 + 2.0);
-        pairs * (1.0 - chance * available.max(LEAST_AVAILABLE))
+        let Some(available) = self.available() else { return 0.0 };
+        if disputed || found_nothing { 0.0 } else { pairs * (1.0 - chance * available.max(LEAST_AVAILABLE)) }
+    }
+
+    /// Responses that came at a moment of their own and found a candidate all the same, as far as those tell that found
+    /// none.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a window are small")]
+    fn mistaken(&self) -> f64 {
+        let orphans = (self.now.orphans + self.before.orphans) as f64;
+        self.available().map_or(0.0, |available| orphans * available / (1.0 - available))
+    }
+
+    /// Share of moments at which there was a candidate.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a window are small")]
+    fn available(&self) -> Option<f64> {
+        let moments = self.now.moments + self.before.moments;
+        let available = self.now.available + self.before.available;
+        (moments > 0).then(|| (available as f64 + 1.0) / (moments as f64 + 2.0))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of a window are small")]
@@ -174,12 +186,14 @@ impl Calibrator {
         // What the pairs prove: each wrong one had this chance to show as impossible.
         let weight = pairs as f64 * (1.0 - chance);
         let weight = weight.max(self.weight_of_moments(pairs as f64, chance));
+        let mistaken = self.mistaken();
         let (mut precision, mut lower) = (0.0, 0.0);
         if weight > 0.0 && possible > 0.0 {
             precision =
                 ((possible - chance) / (1.0 - chance) / possible).max(0.0).min(1.0 - 1.0 / (weight + 1.0));
             // Upper bound (95 %) of a Poisson count; 3 for none.
-            lower = (1.0 - (impossible + 3.0 + 2.0 * impossible.sqrt()) / weight).max(0.0);
+            lower = (1.0 - (impossible + 3.0 + 2.0 * impossible.sqrt()) / weight - mistaken / pairs as f64)
+                .max(0.0);
         }
         let speaking = lower >= self.bar
             && impossible <= self.tolerance * weight
@@ -281,6 +295,23 @@ mod tests {
         assert!(!fed(true, None, 10), "a response came without a candidate");
         assert!(!fed(false, Some(true), 10), "another model says otherwise and may be right");
         assert!(!fed(false, None, 90), "there nearly always is a candidate");
+    }
+
+    #[test]
+    fn responses_without_a_candidate_tell_of_others_that_found_a_wrong_one() {
+        let fed = |orphans: u32, available: u32| {
+            let mut calibrator = Calibrator::new(0.995, 0.0003);
+            for i in 0..5_000 {
+                if i % 100 < orphans {
+                    calibrator.orphan();
+                }
+                calibrator.moment(i % 100 < available);
+                feed(&mut calibrator, 1, 0, 0);
+            }
+            calibrator.speaks().is_some()
+        };
+        assert!(fed(0, 30) && fed(50, 0));
+        assert!(!fed(5, 30));
     }
 
     #[test]
