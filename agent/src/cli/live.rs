@@ -29,7 +29,7 @@ use crate::telemetry::{Flow, Stage, render, to_json};
 /// Records handled before the clock is looked at.
 const BATCH: usize = 4096;
 /// Sleep after a look that found records.
-const BUSY: Duration = Duration::from_millis(1);
+const BUSY: Duration = Duration::from_millis(2);
 /// Longest sleep of an idle agent: what a response's end is late by at most, beside the idle bound of its connection.
 const IDLE: Duration = Duration::from_millis(16);
 /// How often the traced processes are counted, to end with the last one.

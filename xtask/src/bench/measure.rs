@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use spanwise_tests::agent::{Agent, Options};
 use spanwise_tests::apps::App;
 use spanwise_tests::bpf::{self, Owned};
@@ -161,25 +162,62 @@ pub(super) fn finish(running: Running, sink: &Sink, requests: u64) -> Result<Own
     })
 }
 
-/// BPF time a message of the server (two a request), in a run of its own, because measuring costs time too. The hooks also run,
-/// shortly, for the client, which is not traced; that time is charged to the server's messages.
-pub(super) fn bpf(app: &App, dir: &Path, sink: &Sink, seconds: u64) -> Result<f64> {
+/// What the hooks cost a message, in nanoseconds of BPF run time.
+pub(super) struct Bpf {
+    /// A message of a process that is not traced.
+    pub(super) untraced: f64,
+    /// A message of the server.
+    pub(super) traced: f64,
+}
+
+/// BPF time a message, in runs of its own, because measuring costs time too. A request is four messages, two at each end. First
+/// with an agent that traces something else, which gives what an untraced message costs; then with the server traced, where the
+/// client's two messages are untraced still.
+pub(super) fn bpf(app: &App, dir: &Path, sink: &Sink, seconds: u64) -> Result<Bpf> {
+    let other = Other(Command::new("sleep").arg("1000").spawn().context("cannot start sleep")?);
+    let idle = Options::default().without_file().arg(&["--exporter", "none"]);
+    let agent_beside = Agent::attach(dir, &[other.0.id()], &idle)?;
+    let (beside, _) = cost(agent_beside.proc.pid(), app, dir, seconds)?;
+    agent_beside.stop()?;
+    drop(other);
+    let untraced = beside / 4.0;
+    println!("  BPF, a message of an untraced process: {untraced:.0} ns");
+
     let running = agent(app, dir, sink)?;
-    let owned = Owned::by(running.agent.proc.pid())?;
+    let (both, requests) = cost(running.agent.proc.pid(), app, dir, seconds)?;
+    finish(running, sink, requests)?;
+    let traced = (both - 2.0 * untraced) / 2.0;
+    println!("  BPF, a message of the server: {traced:.0} ns");
+    Ok(Bpf { untraced, traced })
+}
+
+/// A process that makes no request; ended when it goes out of scope.
+struct Other(std::process::Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// BPF run time of an agent's programs for each request of a closed loop, and how many requests there were.
+fn cost(pid: u32, app: &App, dir: &Path, seconds: u64) -> Result<(f64, u64)> {
+    let owned = Owned::by(pid)?;
     let measuring = bpf::measure()?;
     let before = owned.costs()?;
     let load = closed(app, dir, seconds)?;
     let after = owned.costs()?;
     drop(measuring);
-    finish(running, sink, load.requests)?;
     let mut total = 0;
     for (name, (runs, time)) in &after {
         let (runs_before, time_before) = before.get(name).copied().unwrap_or_default();
         let (runs, time) = (runs - runs_before, time - time_before);
         if let Some(each) = time.checked_div(runs) {
-            println!("  BPF {name}: {runs} runs of {each} ns");
+            println!("    {name}: {runs} runs of {each} ns");
         }
         total += time;
     }
-    Ok(float(total) / float(2 * load.requests.max(1)))
+    Ok((float(total) / float(load.requests.max(1)), load.requests))
 }
