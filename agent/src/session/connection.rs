@@ -505,6 +505,10 @@ impl Scene<'_> {
     fn end(&mut self, number: u32, outcome: Outcome, body: u64) {
         let Some(at) = self.exchanges.iter().position(|active| active.number == number) else { return };
         let Some(active) = self.exchanges.remove(at) else { return };
+        if outcome == Outcome::Gap {
+            // Several messages in one burst (pipelining) may need more of it than the usual budget.
+            self.change.long_head = Some(self.direction_of(Flow::Response));
+        }
         // An end that was concluded later stands at the last byte that was seen.
         let ended = if self.fed == Flow::Response || outcome == Outcome::Aborted {
             self.moment.at_ns
