@@ -194,6 +194,11 @@ impl<O: Origin> Pipeline<O> {
         self.tail.exporters.tick(now);
     }
 
+    /// Whether an exporter's queue is half full.
+    pub fn is_behind(&self) -> bool {
+        self.tail.exporters.is_behind()
+    }
+
     /// The account of every stage so far.
     pub fn stages(&self) -> Vec<Stage> {
         let mut stages = vec![Stage {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,12 @@ use crate::telemetry::{render, to_json};
 
 /// How much recorded time passes between two looks at the clock.
 const TICK_NS: u64 = 4_000_000;
+
+/// Records between two looks at the exporters' queues.
+const LOOK_EVERY: u32 = 256;
+/// One wait for the exporters, and all of them together.
+const NAP: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A service as a recording keeps it.
 #[derive(Serialize, Deserialize)]
@@ -120,6 +126,7 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
     let mut pipeline = Pipeline::new(origin, &settings, exporters, Clock::from_sample(clock));
     let mut reader = Reader::open(&args.recording).map_err(usage)?;
     let (mut now_ns, mut ticked_ns) = (clock.boot_ns, clock.boot_ns);
+    let (mut records, mut patience) = (0_u32, PATIENCE);
     while let Some(frame) = reader.next(&mut bytes).map_err(usage)? {
         if frame != Frame::Record {
             continue;
@@ -131,6 +138,13 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
             pipeline.tick(ticked_ns, Instant::now());
         }
         pipeline.record(&bytes);
+        // A recording is read faster than spans can be sent: wait instead of dropping them, but not for an endpoint that is
+        // not there.
+        records += 1;
+        while records % LOOK_EVERY == 0 && patience > Duration::ZERO && pipeline.is_behind() {
+            std::thread::sleep(NAP);
+            patience = patience.saturating_sub(NAP);
+        }
     }
     for _ in 0..64 {
         now_ns += TICK_NS;

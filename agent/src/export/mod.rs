@@ -262,6 +262,11 @@ impl Exporters {
         }
     }
 
+    /// Whether a queue is half full: spans come faster than they can be sent.
+    pub fn is_behind(&self) -> bool {
+        self.destinations.iter().any(|destination| destination.queue.is_half_full())
+    }
+
     /// The account of each exporter.
     pub fn stages(&self) -> Vec<Stage> {
         let mut stages = Vec::new();

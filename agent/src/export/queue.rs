@@ -215,6 +215,12 @@ impl Queue {
         self.lock().notes.unclear += 1;
     }
 
+    /// Whether half of the bound is used.
+    pub(super) fn is_half_full(&self) -> bool {
+        let inner = self.lock();
+        inner.waiting_bytes + inner.taken_bytes > self.limit_bytes / 2
+    }
+
     /// Spans dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.lock().dropped.iter().sum()
