@@ -23,7 +23,7 @@ counters! {
     RING_FULL = 3, "records refused by a full ring";
     /// Data records among those.
     RING_FULL_DATA = 4, "data records refused by a full ring";
-    /// Reads with MSG_PEEK, which move nothing.
+    /// Reads that move nothing of the stream: MSG_PEEK, MSG_OOB, MSG_ERRQUEUE.
     PEEKED = 5, "peeks";
     /// Transfers that failed or moved nothing (EAGAIN and the like).
     EMPTY = 6, "transfers that moved nothing";

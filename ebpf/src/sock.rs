@@ -19,7 +19,13 @@ use crate::read::direct;
 use crate::uring;
 use crate::user::{Call, nr, vector_ends};
 
+/// Urgent data, outside the stream.
+const MSG_OOB: i32 = 1;
 const MSG_PEEK: i32 = 2;
+/// The bytes are dropped and not copied.
+const MSG_TRUNC: i32 = 0x20;
+/// What is read are reports on what was sent, not bytes of the stream.
+const MSG_ERRQUEUE: i32 = 0x2000;
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send(ctx: BtfTracePointContext) -> i32 {
@@ -64,10 +70,11 @@ fn completed(ctx: &BtfTracePointContext, direction: Direction) -> Option<()> {
             }
             return None;
         }
-        if direction == Direction::RECV && asked & MSG_PEEK != 0 {
+        if direction == Direction::RECV && asked & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 {
             counters()?[count::PEEKED as usize] += 1;
             return None;
         }
+        let call = if direction == Direction::RECV && asked & MSG_TRUNC != 0 { None } else { call };
         // Reading nothing because nothing was asked for is not the end of the stream.
         if ret == 0
             && let Some(call) = call

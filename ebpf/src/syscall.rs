@@ -15,7 +15,8 @@ use crate::emit::{Transfer, counters, transfer};
 use crate::maps::PROCS;
 use crate::user::{Call, nr};
 
-const MSG_PEEK: u64 = 2;
+/// Peeks, urgent data and reports on what was sent: not bytes of the stream.
+const NOT_STREAM: u64 = 2 | 1 | 0x2000;
 
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit_io(ctx: BtfTracePointContext) -> i32 {
@@ -74,9 +75,9 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     let peek = match call.nr {
-        nr::RECVFROM => call.r10 & MSG_PEEK,
-        nr::RECVMSG => call.dx & MSG_PEEK,
-        nr::RECVMMSG => call.r10 & MSG_PEEK,
+        nr::RECVFROM => call.r10 & NOT_STREAM,
+        nr::RECVMSG => call.dx & NOT_STREAM,
+        nr::RECVMMSG => call.r10 & NOT_STREAM,
         _ => 0,
     };
     if peek != 0 {

@@ -72,7 +72,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct AttachArgs {
-    /// Processes to trace, with the children they start from now on
+    /// Processes to trace, with all their children: those they have and those they start
     #[arg(long = "pid", short = 'p', required = true, value_delimiter = ',', value_name = "PID[,PID...]",
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pids: Vec<u32>,
