@@ -76,6 +76,10 @@ impl Who for Live {
     fn connection(&mut self, cookie: u64) -> Option<Info> {
         self.kernel.connection(cookie).map(|state| state.info)
     }
+
+    fn is_gone(&mut self, cookie: u64) -> bool {
+        self.kernel.connection(cookie).is_none()
+    }
 }
 
 impl Origin for Live {

@@ -68,6 +68,8 @@ pub(super) struct Connection {
     pub(super) tgid: u32,
     pub(super) last_ns: u64,
     pub(super) idle_told: bool,
+    /// When it was last asked whether the connection is still there.
+    pub(super) doubted_ns: u64,
     pub(super) in_active: bool,
     pub(super) completed: u32,
     pub(super) verdict_sent: u8,
@@ -93,6 +95,7 @@ impl Connection {
             tgid,
             last_ns: 0,
             idle_told: false,
+            doubted_ns: 0,
             in_active: false,
             completed: 0,
             verdict_sent: 0,

@@ -11,7 +11,7 @@ use spanwise_common::limits::{BUDGET_LONG_HEAD, BUDGET_REQUEST, BUDGET_RESPONSE}
 use super::account::Account;
 use super::connection::{Change, Connection};
 use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
-use crate::conn::ConnInfo;
+use crate::conn::{ConnInfo, Endpoint};
 use crate::process::Service;
 use crate::telemetry::Stage;
 
@@ -19,6 +19,11 @@ use crate::telemetry::Stage;
 const MAX_CONNECTIONS: usize = 16 * 1024;
 /// Without a byte for so long, an end that cannot be seen is concluded.
 const IDLE_NS: u64 = 80_000_000;
+/// Without a byte for so long, it is asked whether a connection with something under way is still there: its close may have been
+/// lost in a full ring.
+const DOUBT_NS: u64 = 10_000_000_000;
+/// No hook tells that a unix socket was closed on this side. Without a byte for so long, what is under way is given up.
+const UNIX_PATIENCE_NS: u64 = 300_000_000_000;
 const TCP_CLOSE: u32 = 7;
 
 /// Looks up what other stages know.
@@ -27,6 +32,10 @@ pub trait Who {
     fn service(&mut self, tgid: u32) -> Arc<Service>;
     /// What the kernel side knows of a connection whose opening was lost.
     fn connection(&mut self, cookie: u64) -> Option<Info>;
+    /// Whether the kernel side has forgotten a connection. Of a recording nobody knows.
+    fn is_gone(&mut self, _cookie: u64) -> bool {
+        false
+    }
 }
 
 /// What the stage hands on. The pipeline empties it after each record.
@@ -202,9 +211,20 @@ impl Sessions {
             if connection.in_flight() == 0 {
                 connection.in_active = false;
                 self.active.swap_remove(at);
-            } else {
-                at += 1;
+                continue;
             }
+            let quiet_ns = now_ns.saturating_sub(connection.last_ns.max(connection.doubted_ns));
+            if quiet_ns >= DOUBT_NS {
+                connection.doubted_ns = now_ns;
+                let unix = connection.info.local == Endpoint::Unix;
+                let tired = unix && now_ns.saturating_sub(connection.last_ns) >= UNIX_PATIENCE_NS;
+                if tired || (!unix && who.is_gone(cookie)) {
+                    connection.abandon(Outcome::Unfinished, now_ns, who, &mut self.account, out);
+                    self.remove(cookie);
+                    continue;
+                }
+            }
+            at += 1;
         }
     }
 

@@ -272,3 +272,29 @@ fn the_table_is_bounded() {
     bench.recv(&mut busy, OK);
     assert_eq!(bench.only().outcome, Outcome::Complete);
 }
+
+#[test]
+fn what_waits_on_a_connection_that_is_gone_is_given_up() {
+    let (_, mut server) = pair();
+    let mut bench = Bench::with(&[&server]);
+    bench.recv(&mut server, GET);
+    bench.wait(60_000);
+    assert_eq!(bench.counted("under way"), 1, "a slow handler is no reason");
+    bench.known.gone = true;
+    bench.wait(10_001);
+    assert_eq!(bench.only().outcome, Outcome::Unfinished);
+    assert_eq!(bench.counted("under way"), 0);
+}
+
+#[test]
+fn what_waits_on_a_quiet_unix_socket_is_given_up_in_the_end() {
+    let (_, mut server) = pair();
+    server.info.transport = transport::UNIX;
+    let mut bench = Bench::with(&[&server]);
+    bench.recv(&mut server, GET);
+    bench.known.gone = true;
+    bench.wait(290_000);
+    assert_eq!(bench.counted("under way"), 1);
+    bench.wait(20_000);
+    assert_eq!(bench.only().outcome, Outcome::Unfinished);
+}

@@ -23,6 +23,8 @@ pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 pub(crate) struct Known {
     /// What the kernel side says of a connection whose opening was lost.
     pub(crate) connection: Option<Info>,
+    /// The kernel side has forgotten every connection.
+    pub(crate) gone: bool,
 }
 
 impl Who for Known {
@@ -31,6 +33,9 @@ impl Who for Known {
     }
     fn connection(&mut self, _cookie: u64) -> Option<Info> {
         self.connection
+    }
+    fn is_gone(&mut self, _cookie: u64) -> bool {
+        self.gone
     }
 }
 
