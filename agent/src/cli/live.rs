@@ -139,11 +139,19 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
     // Only what can be found wrong without side effects comes before this.
     let mut kernel = Kernel::load(settings.plane)?;
-    priority::step_back();
-    let exporters = Exporters::start(&settings.exporters, limits);
-    // A program that `run` starts must not inherit it.
-    priority::step_forward();
-    let exporters = exporters.map_err(|error| CliError::usage(error.to_string()))?;
+    // Their threads are made by one that has stepped back; this one, whose child the program of `run` will be, has not.
+    let exporters = std::thread::scope(|scope| {
+        let started = scope.spawn(|| {
+            priority::step_back();
+            Exporters::start(&settings.exporters, limits)
+        });
+        started.join()
+    });
+    let exporters = exporters
+        .map_err(|_| {
+            CliError::failed("the thread that starts the exporters ended early; this is a fault of the agent")
+        })?
+        .map_err(|error| CliError::usage(error.to_string()))?;
     let stop = Stop::listen()?;
     for note in settings.notes.iter().chain(&kernel.losses) {
         eprintln!("spanwise: {note}");

@@ -19,12 +19,11 @@ const CALM: u32 = 250;
 
 /// Makes the calling thread, and those that it makes later, batch work.
 pub fn step_back() {
-    set_policy(libc::SCHED_BATCH, 0, SHORT_TURN_NS);
-}
-
-/// Takes [`step_back`] back: what the calling thread starts now is not the agent's.
-pub fn step_forward() {
-    set_policy(libc::SCHED_OTHER, 0, 0);
+    // SAFETY: no memory is involved; 0 names the calling thread.
+    #[expect(unsafe_code, reason = "system call")]
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // Whoever started the agent nicer than usual gets it nicer than usual.
+    set_policy(libc::SCHED_BATCH, nice.max(0), SHORT_TURN_NS);
 }
 
 /// Priority of the calling thread.
