@@ -47,6 +47,7 @@ impl Correlator {
             self.counters.not_tracked += 1;
             return;
         }
+        self.lonely.begins(side, message);
         let process = self.process(task.tgid);
         let span_id = self.span_id(side, key, at_ns, &conn, message);
         let start = Start {

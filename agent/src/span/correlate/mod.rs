@@ -20,6 +20,7 @@ mod decide;
 mod edges;
 mod hash;
 mod join;
+mod lonely;
 mod models;
 mod node;
 mod process;
@@ -33,6 +34,7 @@ use std::collections::VecDeque;
 use arena::{Arena, Id};
 use hash::{Map, Seed};
 use join::Joiner;
+use lonely::Lonely;
 use node::Node;
 use process::Process;
 use report::Counters;
@@ -54,6 +56,7 @@ pub struct Correlator {
     processes: Arena<Process>,
     tgids: Map<u32, Id>,
     joiner: Joiner,
+    lonely: Lonely,
     now_ns: u64,
     /// Ended requests that wait for their client's end, by deadline.
     peer_waits: VecDeque<(u64, Id)>,
@@ -84,6 +87,7 @@ impl Correlator {
             processes: Arena::new(),
             tgids: Map::with_hasher(seed),
             joiner: Joiner::new(seed),
+            lonely: Lonely::new(seed),
             now_ns: 0,
             peer_waits: VecDeque::new(),
             holds: VecDeque::new(),

@@ -182,11 +182,12 @@ impl Correlator {
         let key = node.key;
         let waits_for_server = node.side == Side::Client && node.peer == Id::NONE;
         let complete = exchange.outcome == Outcome::Complete;
+        let message = node.message;
         self.counters.source(decision.source);
         self.held = self.held.saturating_sub(1);
         self.keys.remove(&key);
         self.out.push_back((exchange, decision));
-        if waits_for_server {
+        if waits_for_server && !(complete && self.lonely.is(Side::Client, message)) {
             self.linger(id, complete);
         } else {
             self.free(id);
@@ -218,6 +219,9 @@ impl Correlator {
     pub(super) fn linger_ends(&mut self, id: Id) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.lingering = false;
+            if node.peer == Id::NONE {
+                self.lonely.alone(node.side, node.message);
+            }
             self.free(id);
         }
     }

@@ -26,7 +26,7 @@ impl Correlator {
             self.context(id, context.clone());
             exchange.request.context = Some(context);
         }
-        let (side, ended_ns) = (exchange.side, exchange.ended_ns);
+        let (side, message, ended_ns) = (exchange.side, exchange.message, exchange.ended_ns);
         let Some(node) = self.nodes.get_mut(id) else { return };
         if node.exchange.is_some() {
             // A second end of one exchange: goes out as it is rather than not at all.
@@ -43,7 +43,9 @@ impl Correlator {
         match side {
             Side::Server => {
                 self.close(id, ended_ns);
-                if undecided {
+                if undecided && self.lonely.is(side, message) {
+                    self.conclude_request(id);
+                } else if undecided {
                     self.peer_waits.push_back((self.now_ns.saturating_add(self.settings.peer_wait_ns), id));
                 }
             }
@@ -83,7 +85,12 @@ impl Correlator {
                 break;
             }
             self.peer_waits.pop_front();
-            self.conclude_request(id);
+            if let Some(node) = self.nodes.get(id)
+                && node.parent == Parent::Open
+            {
+                self.lonely.alone(node.side, node.message);
+                self.conclude_request(id);
+            }
         }
         self.look_at_calls();
         while let Some((deadline, id)) = self.holds.front().copied() {
