@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spanwise_common::conn::{Info, Verdict};
+use spanwise_common::event::flags;
 
 use crate::config::Settings;
 use crate::export::Exporters;
@@ -56,6 +57,8 @@ pub trait Origin: Who {
     fn decide(&mut self, cookie: u64, verdict: Verdict);
     /// A connection is over.
     fn forget(&mut self, cookie: u64);
+    /// Bytes left a socket that no hook saw.
+    fn unseen(&mut self) {}
 }
 
 /// All stages.
@@ -144,6 +147,9 @@ impl<O: Origin> Pipeline<O> {
         match record::decode(bytes) {
             Some(Record::Data(data, payload)) => {
                 self.records += 1;
+                if data.header.flags & flags::UNSEEN != 0 {
+                    origin.unseen();
+                }
                 sessions.data(&data, payload, origin, output);
             }
             Some(other) => {

@@ -76,7 +76,7 @@ pub struct State {
     pub budget_recv: u32,
     /// Unix only: bytes sent since first seen.
     pub sent: u32,
-    /// Unix only: bytes received since first seen.
+    /// TCP: sequence number behind the last byte that was seen to be read. Unix: bytes received since first seen.
     pub received: u32,
     /// Direction of the last transfer, 255 before the first.
     pub last: u8,

@@ -56,6 +56,10 @@ pub mod flags {
     pub const BURST_START: u16 = 1 << 5;
     /// `seq` is a counter kept since the connection was first seen, not the kernel's sequence number.
     pub const COUNTED_SEQ: u16 = 1 << 6;
+    /// Bytes left the socket before this transfer, and no hook saw them (splice).
+    pub const UNSEEN: u16 = 1 << 7;
+    /// The end of what was read is known (of [`Close`](super::Close)).
+    pub const HAS_RECEIVED: u16 = 1 << 8;
 }
 
 /// Direction of a transfer, as the traced process sees it.
@@ -132,6 +136,10 @@ pub struct Close {
     pub old_state: u32,
     /// TCP state after.
     pub new_state: u32,
+    /// Sequence number behind the last byte that the process read; valid with `HAS_RECEIVED`.
+    pub received: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Something happened to a process.
@@ -151,5 +159,5 @@ pub struct Process {
 const _: () = assert!(size_of::<Header>() == 24);
 const _: () = assert!(size_of::<Open>() == 32 + size_of::<crate::conn::Info>());
 const _: () = assert!(size_of::<Data>() == 64);
-const _: () = assert!(size_of::<Close>() == 40);
+const _: () = assert!(size_of::<Close>() == 48);
 const _: () = assert!(size_of::<Process>() == 48);

@@ -4,12 +4,13 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output};
 use spanwise_common::conn::{State, verdict};
 use spanwise_common::counters as count;
-use spanwise_common::event::{Data, Direction, Header, Kind, Open, flags};
+use spanwise_common::event::{Data, Direction, Header, Kind, Open, flags, plane};
 use spanwise_common::limits::MAX_PAYLOAD;
 
 use crate::conn::{self, Seqs, Stream};
 use crate::maps::{COUNTERS, EVENTS, SCRATCH};
 use crate::read::masked;
+use crate::uring;
 use crate::user::{Call, capture};
 
 /// Every counter of this CPU.
@@ -109,12 +110,25 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
         }
         state.burst = 0;
     }
+    let before = state.received;
+    if t.stream == Stream::Tcp
+        && t.plane == plane::SOCK
+        && t.direction == Direction::SEND
+        && before != 0
+        && t.seqs.copied != before
+        && !conn::is_ignored(state)
+        && read_unseen(t.key, t.id, before, t.seqs.copied) != 0
+    {
+        state.received = t.seqs.copied;
+    }
     let seq = sequence(t, state);
     if conn::is_ignored(state) {
         counters[count::IGNORED as usize] += 1;
         return None;
     }
-    ship(t, state, call, seq, starts, counters)
+    // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
+    let unseen = t.direction == Direction::RECV && before != 0 && t.moved != 0 && seq != before;
+    ship(t, state, call, seq, starts, unseen, counters)
 }
 
 /// Sequence number of the transfer's first byte.
@@ -144,6 +158,7 @@ fn ship(
     call: Option<Call>,
     seq: u32,
     starts: bool,
+    unseen: bool,
     counters: &mut Counters,
 ) -> Option<()> {
     // SAFETY: per-CPU scratch.
@@ -181,6 +196,8 @@ fn ship(
     }
     if t.stream == Stream::Unix {
         bits |= flags::COUNTED_SEQ;
+    } else if unseen {
+        bits |= flags::UNSEEN;
     }
     let size = size_of::<Data>() as u32 + captured;
     let data = &mut scratch.data;
@@ -205,6 +222,42 @@ fn ship(
         counters[count::RING_FULL_DATA as usize] += 1;
     }
     Some(())
+}
+
+/// Bytes were read from the socket where no hook looks: told before what is written next.
+#[inline(never)]
+fn read_unseen(key: u64, id: u64, before: u32, copied: u32) -> i32 {
+    let len = copied.wrapping_sub(before);
+    // What io_uring read is told when it completes.
+    if len > 1 << 30 || uring::is_waiting(key, Direction::RECV) {
+        return 0;
+    }
+    let mut data = Data {
+        header: header(Kind::DATA, size_of::<Data>(), id),
+        cookie: key,
+        task: 0,
+        seq: before,
+        len,
+        captured: 0,
+        direction: Direction::RECV.0,
+        plane: plane::SOCK,
+        tail_len: 0,
+        pad: 0,
+        tail: [0; 8],
+    };
+    data.header.flags = flags::NO_BUFFER | flags::CUT | flags::UNSEEN;
+    let sent = output((&raw const data).cast(), size_of::<Data>() as u32);
+    if let Some(counters) = counters() {
+        counters[count::SEEN as usize] += 1;
+        counters[count::BYTES as usize] += u64::from(len);
+        if sent {
+            counters[count::SHIPPED as usize] += 1;
+        } else {
+            counters[count::RING_FULL as usize] += 1;
+            counters[count::RING_FULL_DATA as usize] += 1;
+        }
+    }
+    1
 }
 
 #[inline(always)]

@@ -91,14 +91,16 @@ fn completed(ctx: &BtfTracePointContext, direction: Direction) -> Option<()> {
                 if tcp.is_null() {
                     return None;
                 }
-                if direction == Direction::SEND {
-                    Seqs { write: direct::<u32>(tcp, &OFF_TP_WRITE_SEQ)?, copied: 0 }
+                let copied = direct::<u32>(tcp, &OFF_TP_COPIED_SEQ)?;
+                let state = direct::<u8>(sk, &OFF_SK_STATE)?;
+                let next = direct::<u32>(tcp, &OFF_TP_RCV_NXT)?;
+                let copied = conn::without_fin(state, copied, next);
+                let write = if direction == Direction::SEND {
+                    direct::<u32>(tcp, &OFF_TP_WRITE_SEQ)?
                 } else {
-                    let copied = direct::<u32>(tcp, &OFF_TP_COPIED_SEQ)?;
-                    let state = direct::<u8>(sk, &OFF_SK_STATE)?;
-                    let next = direct::<u32>(tcp, &OFF_TP_RCV_NXT)?;
-                    Seqs { write: 0, copied: conn::without_fin(state, copied, next) }
-                }
+                    0
+                };
+                Seqs { write, copied }
             }
             Stream::Unix => Seqs { write: 0, copied: 0 },
         };

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use spanwise_common::event::{Close, Direction, Kind, plane};
+use spanwise_common::event::{Close, Direction, Kind, flags, plane};
 
 use crate::conn::{self, Seqs, Stream, inode_key};
 use crate::emit::{Transfer, header, output_plain, transfer};
@@ -43,18 +43,24 @@ fn changed(ctx: &BtfTracePointContext) -> Option<()> {
     if new == TCP_CLOSE {
         let _ = CONNS.remove(&key);
     }
-    let record = Close {
+    let mut record = Close {
         header: header(Kind::CLOSE, size_of::<Close>(), bpf_get_current_pid_tgid()),
         cookie: key,
         old_state: old as u32,
         new_state: new as u32,
+        received: 0,
+        pad: 0,
     };
+    if let Some(seqs) = conn::probed_seqs(sk as u64) {
+        record.received = seqs.copied;
+        record.header.flags = flags::HAS_RECEIVED;
+    }
     output_plain(&record);
     Some(())
 }
 
-/// `splice` reads below the hook of the receives. This one fires for every receive, so the number of the system call is
-/// looked at before anything else.
+/// `splice` reads below the hook of the receives. This one fires for every receive of every process, so it is attached
+/// only once a transfer was seen that nothing else explains; the number of the system call is looked at before anything else.
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 pub fn tcp_splice(ctx: BtfTracePointContext) -> i32 {
     let _ = spliced(&ctx);

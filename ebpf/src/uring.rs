@@ -26,6 +26,13 @@ fn slot(cookie: u64, direction: Direction) -> u64 {
     cookie << 1 | u64::from(direction.0)
 }
 
+/// Whether a transfer of this connection and direction waits for its completion.
+#[inline(always)]
+pub fn is_waiting(cookie: u64, direction: Direction) -> bool {
+    // SAFETY: only asked whether it is there.
+    unsafe { URING.get(&slot(cookie, direction)) }.is_some()
+}
+
 /// Keeps a transfer until its completion tells where the bytes are. If another one of the connection waits already, both
 /// go out without bytes, in order.
 #[inline(always)]

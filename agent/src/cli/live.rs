@@ -105,6 +105,10 @@ impl Origin for Live {
     fn forget(&mut self, cookie: u64) {
         self.kernel.forget(cookie);
     }
+
+    fn unseen(&mut self) {
+        self.kernel.watch_splice();
+    }
 }
 
 impl From<LoadError> for CliError {

@@ -6,6 +6,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
 use spanwise_common::conn::{State, Verdict};
+use spanwise_common::names::program;
 use spanwise_common::{counters, names};
 use thiserror::Error;
 
@@ -14,7 +15,7 @@ use super::offsets;
 use super::plane::{self, Plane};
 use super::ring::Ring;
 use super::typed;
-use super::{object, plane::COMPANIONS, plane::SOCK_COMPANIONS};
+use super::{object, plane::COMPANIONS, plane::ON_DEMAND, plane::SOCK_COMPANIONS};
 use crate::config::PlaneChoice;
 
 /// Why the programs could not be loaded.
@@ -68,6 +69,7 @@ pub struct Kernel {
     /// What this kernel does not give, and what that costs: one sentence each.
     pub losses: Vec<String>,
     programs: Vec<(&'static str, bool)>,
+    splice_watched: bool,
 }
 
 /// Whether an error chain holds a "not permitted" of the kernel.
@@ -171,6 +173,7 @@ impl Kernel {
             plane,
             losses,
             programs,
+            splice_watched: false,
         })
     }
 
@@ -179,6 +182,9 @@ impl Kernel {
         let (planes, companions): (Vec<_>, Vec<_>) =
             self.programs.iter().copied().partition(|(_, plane)| *plane);
         for (name, is_plane) in companions.into_iter().chain(planes) {
+            if ON_DEMAND.contains(&name) {
+                continue;
+            }
             let Some(program) = self.ebpf.program_mut(name) else { continue };
             let program: &mut BtfTracePoint = program.try_into().map_err(other)?;
             match program.attach() {
@@ -188,6 +194,25 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Bytes were spliced out of a socket: from now on that is watched.
+    pub fn watch_splice(&mut self) {
+        if std::mem::replace(&mut self.splice_watched, true) {
+            return;
+        }
+        let Some(program) = self.ebpf.program_mut(program::TCP_SPLICE) else { return };
+        let attached = match <&mut BtfTracePoint>::try_from(program) {
+            Ok(program) => program.attach().map(drop),
+            Err(error) => Err(error),
+        };
+        match attached {
+            Ok(()) => tracing::info!("a traced process splices: program tcp_splice is attached"),
+            Err(error) => tracing::warn!(
+                "program tcp_splice does not attach ({}): responses that are read by splice end late",
+                chain(&error)
+            ),
+        }
     }
 
     /// The ring of records. Can be taken once.

@@ -53,6 +53,9 @@ pub const COMPANIONS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Programs of plane `sock` that are attached when they are first needed, because every process of the node pays for them.
+pub const ON_DEMAND: &[&str] = &[program::TCP_SPLICE];
+
 /// Programs that only plane `sock` uses.
 pub const SOCK_COMPANIONS: &[(&str, &str, &str)] = &[
     (program::URING_COMPLETE, "io_uring_complete", "bytes moved by io_uring are counted but not read"),

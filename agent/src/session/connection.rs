@@ -326,21 +326,43 @@ impl Connection {
         );
     }
 
-    /// One or both directions will carry no more. `both` when the connection is gone.
+    /// One or both directions will carry no more. `both` when the connection is gone; `received` is where reading ended.
     pub(super) fn close(
         &mut self,
         at_ns: u64,
         both: bool,
+        received: Option<u32>,
         who: &mut dyn Who,
         account: &mut Account,
         out: &mut Output,
     ) {
         let task = Task { tgid: self.tgid, tid: 0, task: 0 };
         let moment = Moment { task, at_ns, seq: 0 };
+        self.last_unseen(received, &moment, who, account, out);
         self.feed(Direction::SEND, Input::End, &moment, who, account, out);
         if both {
             self.feed(Direction::RECV, Input::End, &moment, who, account, out);
             self.abandon(Outcome::Aborted, at_ns, who, account, out);
+        }
+    }
+
+    /// What was read last without being seen (by splice, or lost on the way here) is known by its length.
+    fn last_unseen(
+        &mut self,
+        received: Option<u32>,
+        moment: &Moment,
+        who: &mut dyn Who,
+        account: &mut Account,
+        out: &mut Output,
+    ) {
+        let half = self.halves.get_mut(usize::from(Direction::RECV.0));
+        if let (Some(seq), Some(half)) = (received, half)
+            && let Place::After(missing) = half.place(seq, 0)
+        {
+            account.holes += 1;
+            let moment = Moment { seq: seq.wrapping_sub(missing), ..*moment };
+            let hole = Input::Hole { len: u64::from(missing), tail: &[] };
+            self.feed(Direction::RECV, hole, &moment, who, account, out);
         }
     }
 

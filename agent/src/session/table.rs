@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use spanwise_common::conn::{Info, Verdict, transport, verdict};
-use spanwise_common::event::{Close, Data, Direction, Open};
+use spanwise_common::event::{Close, Data, Direction, Open, flags};
 use spanwise_common::limits::{BUDGET_LONG_HEAD, BUDGET_REQUEST, BUDGET_RESPONSE};
 
 use super::account::Account;
@@ -170,15 +170,16 @@ impl Sessions {
         let gone = close.new_state == TCP_CLOSE;
         let at_ns = close.header.at_ns;
         let cookie = close.cookie;
+        let received = (close.header.flags & flags::HAS_RECEIVED != 0).then_some(close.received);
         if gone {
             if let Some(mut connection) = self.remove(cookie) {
-                connection.close(at_ns, true, who, &mut self.account, out);
+                connection.close(at_ns, true, received, who, &mut self.account, out);
                 if connection.verdict_sent != 0 {
                     out.forgotten.push(cookie);
                 }
             }
         } else if let Some(connection) = self.connections.get_mut(&cookie) {
-            connection.close(at_ns, false, who, &mut self.account, out);
+            connection.close(at_ns, false, received, who, &mut self.account, out);
         }
     }
 

@@ -298,3 +298,27 @@ fn what_waits_on_a_quiet_unix_socket_is_given_up_in_the_end() {
     bench.wait(20_000);
     assert_eq!(bench.only().outcome, Outcome::Unfinished);
 }
+
+#[test]
+fn what_was_read_unseen_counts_when_the_connection_closes() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
+    // The body goes from the socket into a pipe.
+    bench.lose(&mut client, Direction::RECV, 5_000);
+    bench.state_and_received(&client, CLOSED);
+    let exchange = bench.only();
+    assert_eq!((exchange.outcome, exchange.response_body), (Outcome::Complete, 5_000));
+}
+
+#[test]
+fn a_body_that_was_not_read_to_its_end_is_an_abort() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
+    bench.lose(&mut client, Direction::RECV, 4_999);
+    bench.state_and_received(&client, CLOSED);
+    assert_eq!(bench.only().outcome, Outcome::Aborted);
+}

@@ -235,9 +235,19 @@ impl Bench {
     }
 
     pub(crate) fn state(&mut self, socket: &Socket, new_state: u32) {
+        self.changes(socket, new_state, 0, 0);
+    }
+
+    /// The same from a kernel that tells where reading ended.
+    pub(crate) fn state_and_received(&mut self, socket: &Socket, new_state: u32) {
+        self.changes(socket, new_state, flags::HAS_RECEIVED, socket.next[1]);
+    }
+
+    fn changes(&mut self, socket: &Socket, new_state: u32, bits: u16, received: u32) {
         self.now += MS;
-        let header = self.header(Kind::CLOSE, 0, size_of::<Close>(), socket.tgid);
-        let close = Close { header, cookie: socket.cookie, old_state: ESTABLISHED, new_state };
+        let header = self.header(Kind::CLOSE, bits, size_of::<Close>(), socket.tgid);
+        let close =
+            Close { header, cookie: socket.cookie, old_state: ESTABLISHED, new_state, received, pad: 0 };
         self.record(&record::encode_close(&close));
     }
 
