@@ -161,6 +161,11 @@ impl Feed {
         self.correlator.signal(Signal { key: ExchangeKey(key), side, task, at_ns: self.now, edge });
     }
 
+    /// What the request asks for.
+    pub fn asks(&mut self, key: u64, path: &str) {
+        self.open.get_mut(&key).unwrap().request.path = path.into();
+    }
+
     pub fn answer(&mut self, key: u64, task: Task, first: bool, last: bool) {
         let exchange = self.open.get_mut(&key).unwrap();
         if first {

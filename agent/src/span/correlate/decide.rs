@@ -186,7 +186,7 @@ fn speaks(process: &Process, model: Model, call: &Node, request: &Node) -> Optio
         }
         Model::Only => only::speaks(process, call),
         Model::LastIn => process.last_in.calibrator.speaks(),
-        Model::FirstInFirstOut => process.first_in_first_out.calibrator.speaks(),
+        Model::FirstInFirstOut => process.first_in_first_out.of(call.mixed).speaks(),
         Model::Sibling => process.sibling.calibrator.speaks(),
         Model::Next => process.next.calibrator.speaks(),
         Model::StartOrder => process.start_order.calibrator.speaks(),

@@ -287,14 +287,16 @@ impl Correlator {
             carrying.used_ns = now_ns;
             let lifo = last_in::name(&mut self.nodes, carrying, last, id, contested);
             let fifo = first_in_first_out::name(&mut self.nodes, carrying, first, id, contested, now_ns);
+            let mixed = fifo.and_then(|(call, _)| self.nodes.get(call)).is_some_and(|node| node.mixed);
+            let stands = first.of(mixed).stands();
             if let (Some((one, _)), Some((other, _))) = (lifo, fifo)
                 && one != other
             {
-                last.calibrator.disputed(first.calibrator.stands());
+                last.calibrator.disputed(stands);
             }
             let mut told = None;
             for (model, pair, speaks) in [
-                (Model::FirstInFirstOut, fifo, first.calibrator.speaks()),
+                (Model::FirstInFirstOut, fifo, first.of(mixed).speaks()),
                 (Model::LastIn, lifo, last.calibrator.speaks()),
             ] {
                 let Some((call, true)) = pair else { continue };

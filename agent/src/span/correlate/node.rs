@@ -160,6 +160,10 @@ pub(super) struct Node {
     pub(super) claims: [Claim; 7],
     /// The answer was already given to a response by last in, first in first out.
     pub(super) taken: [bool; 2],
+    /// What was called, roughly; zero until it has ended.
+    pub(super) kind: u64,
+    /// Its answer waited together with one of another kind.
+    pub(super) mixed: bool,
     /// The call whose answer was the last thing read on the thread before this was sent.
     pub(super) input: Id,
     /// Calls sent after the same input.
@@ -224,6 +228,8 @@ impl Node {
             shared_context: false,
             claims: [Claim::NONE; 7],
             taken: [false; 2],
+            kind: 0,
+            mixed: false,
             input: Id::NONE,
             sibling_before: Id::NONE,
             sibling_after: Id::NONE,

@@ -102,6 +102,22 @@ impl Score {
     }
 }
 
+/// The scores of *first in, first out*.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Of answers that waited alone, or with others of their kind.
+    pub(super) plain: Score,
+    /// Of answers that waited together with others.
+    pub(super) mixed: Calibrator,
+}
+
+impl Queue {
+    /// The score that an answer's pair goes by.
+    pub(super) fn of(&self, mixed: bool) -> &Calibrator {
+        if mixed { &self.mixed } else { &self.plain.calibrator }
+    }
+}
+
 /// One process.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -121,7 +137,7 @@ pub(super) struct Process {
     pub(super) background: Background,
     pub(super) thread: ThreadScore,
     pub(super) last_in: Score,
-    pub(super) first_in_first_out: Score,
+    pub(super) first_in_first_out: Queue,
     pub(super) sibling: Score,
     pub(super) next: Score,
     pub(super) start_order: StartOrder,
@@ -142,7 +158,10 @@ impl Process {
             background: Background::default(),
             thread: ThreadScore::default(),
             last_in: Score::new(settings),
-            first_in_first_out: Score::new(settings),
+            first_in_first_out: Queue {
+                plain: Score::new(settings),
+                mixed: Calibrator::new(settings.bar, settings.tolerance),
+            },
             sibling: Score::new(settings),
             next: Score::new(settings),
             start_order: StartOrder::new(Calibrator::new(settings.bar, settings.tolerance)),

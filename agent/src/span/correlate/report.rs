@@ -116,7 +116,7 @@ impl Correlator {
     }
 }
 
-fn report(process: &Process) -> [ModelReport; 7] {
+fn report(process: &Process) -> [ModelReport; 8] {
     let scored = |model, source, calibrator: &Calibrator| ModelReport {
         tgid: process.tgid,
         model,
@@ -143,7 +143,12 @@ fn report(process: &Process) -> [ModelReport; 7] {
         plain("thread", ParentSource::Thread, nested, against, process.thread.speaks()),
         plain("only", ParentSource::Only, 0, orphans, (!process.thread.disciplined()).then_some(0.95)),
         scored("last in", ParentSource::LastIn, &process.last_in.calibrator),
-        scored("first in, first out", ParentSource::FirstInFirstOut, &process.first_in_first_out.calibrator),
+        scored("first in, first out", ParentSource::FirstInFirstOut, process.first_in_first_out.of(false)),
+        scored(
+            "first in, first out, kinds mixed",
+            ParentSource::FirstInFirstOut,
+            process.first_in_first_out.of(true),
+        ),
         scored("start order", ParentSource::StartOrder, &process.start_order.calibrator),
         scored("chain: sibling", ParentSource::Chain, &process.sibling.calibrator),
         scored("chain: next", ParentSource::Chain, &process.next.calibrator),

@@ -1,9 +1,14 @@
 //! *First in, first out*: answers read on a thread queue up, and each response takes the oldest. Exact where
 //! continuations run in the next turn of the loop, in order (asyncio), as long as each request makes one call.
+//!
+//! Where some requests need more turns than others, answers that wait together are overtaken. A pair that took the place of
+//! its neighbour is nearly as possible as the right one, so time alone would not tell. Answers to calls of one kind (method,
+//! shape of the path, destination) are taken to keep their order. Pairs that waited together with another
+//! kind keep a score of their own, in which chance is the next in the queue and not a call of some time ago.
 
 use super::super::arena::{Arena, Id};
 use super::super::node::Node;
-use super::super::process::{Score, Thread};
+use super::super::process::{Queue, Thread};
 use super::{candidate, weigh};
 
 const SLOT: usize = 1;
@@ -11,6 +16,9 @@ const SLOT: usize = 1;
 const BOUND: usize = 256;
 /// An answer that no response took for this long was the answer to something else.
 const STALE_NS: u64 = 100_000_000;
+
+/// Answers of the queue that are compared; those further back are not overtaken in the same moment.
+const LOOK: usize = 16;
 
 /// The answer to a call is complete.
 pub(in super::super) fn read(thread: &mut Thread, call: Id, now_ns: u64) {
@@ -24,7 +32,7 @@ pub(in super::super) fn read(thread: &mut Thread, call: Id, now_ns: u64) {
 pub(in super::super) fn name(
     nodes: &mut Arena<Node>,
     thread: &mut Thread,
-    score: &mut Score,
+    scores: &mut Queue,
     request: Id,
     contested: bool,
     now_ns: u64,
@@ -39,8 +47,42 @@ pub(in super::super) fn name(
         if let Some(taken) = nodes.get_mut(call).and_then(|node| node.taken.get_mut(SLOT)) {
             *taken = true;
         }
-        return Some((call, weigh(score, call_began_ns, began_ns, true, contested)));
+        let mixed = other_kind(nodes, thread, process, call, now_ns);
+        let Some(next_began_ns) = mixed else {
+            return Some((call, weigh(&mut scores.plain, call_began_ns, began_ns, true, contested)));
+        };
+        let possible = call_began_ns >= began_ns;
+        scores.mixed.chance(next_began_ns >= began_ns);
+        scores.mixed.pair(possible);
+        return Some((call, possible));
     }
-    score.calibrator.orphan();
+    scores.plain.calibrator.orphan();
     None
+}
+
+/// Marks answers that wait together though their calls are not of one kind. If `call` is marked, now or before: when the
+/// next call in the queue began, or itself where there is none.
+fn other_kind(nodes: &mut Arena<Node>, thread: &Thread, process: Id, call: Id, now_ns: u64) -> Option<u64> {
+    let kind = nodes.get(call)?.kind;
+    let (mut next, mut found) = (None, false);
+    for (read_ns, other) in thread.answers.iter().take(LOOK) {
+        let fresh = now_ns.saturating_sub(*read_ns) <= STALE_NS;
+        let node = candidate(nodes, *other, process)
+            .filter(|node| fresh && node.taken.get(SLOT) == Some(&false))
+            .map(|node| (node.began_ns, node.kind));
+        if let Some((began_ns, other_kind)) = node {
+            next = next.or(Some(began_ns));
+            found |= other_kind != kind;
+        }
+    }
+    if found {
+        for (_, other) in thread.answers.iter().take(LOOK) {
+            if let Some(node) = nodes.get_mut(*other) {
+                node.mixed = true;
+            }
+        }
+    }
+    let node = nodes.get_mut(call)?;
+    node.mixed |= found;
+    node.mixed.then(|| next.unwrap_or(node.began_ns))
 }

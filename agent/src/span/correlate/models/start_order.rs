@@ -25,8 +25,6 @@ pub(in super::super) struct StartOrder {
     calls: u64,
     /// Calls that requests did not make although they should have.
     skipped: u64,
-    /// The requests named last.
-    named: VecDeque<Id>,
     /// Calls for each request; zero while that is not a whole number.
     each: u32,
     learnt_requests: u32,
@@ -41,7 +39,6 @@ impl StartOrder {
             base: 0,
             calls: 0,
             skipped: 0,
-            named: VecDeque::new(),
             each: 1,
             learnt_requests: 0,
             learnt_calls: 0,
@@ -74,12 +71,11 @@ impl StartOrder {
         if whole != self.each {
             self.each = whole;
             self.skipped = 0;
-            self.named.clear();
             self.calibrator.reset();
         }
     }
 
-    /// A call begins: the request it belongs to, and that of a call a few before.
+    /// A call begins: the request it belongs to, and the open one beside that.
     pub(in super::super) fn call_begins(&mut self, nodes: &Arena<Node>) -> Option<(Id, Id)> {
         self.learnt_calls = self.learnt_calls.saturating_add(1);
         self.calls += 1;
@@ -87,8 +83,9 @@ impl StartOrder {
         loop {
             let number = (self.calls - 1).saturating_add(self.skipped);
             let place = number.checked_div(each)?;
-            let request = match place.checked_sub(self.base) {
-                Some(index) => Some(*self.requests.get(usize::try_from(index).ok()?)?),
+            let index = place.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
+            let request = match index {
+                Some(index) => Some(*self.requests.get(index)?),
                 None => None,
             };
             let Some(request) = request.filter(|request| nodes.get(*request).is_some_and(Node::unanswered))
@@ -98,9 +95,13 @@ impl StartOrder {
                 self.calibrator.pair(false);
                 continue;
             };
-            self.named.push_back(request);
-            let far = (self.named.len() > 3 * self.each as usize).then(|| self.named.pop_front()).flatten();
-            return Some((request, far.unwrap_or(Id::NONE)));
+            // Those that overtake each other stand side by side.
+            let beside = |at: Option<usize>| {
+                self.requests.get(at?).copied().filter(|id| nodes.get(*id).is_some_and(Node::unanswered))
+            };
+            let beside = beside(index.map(|index| index + 1))
+                .or_else(|| beside(index.and_then(|index| index.checked_sub(1))));
+            return Some((request, beside.unwrap_or(Id::NONE)));
         }
     }
 
@@ -109,14 +110,14 @@ impl StartOrder {
         &mut self,
         nodes: &Arena<Node>,
         request: Id,
-        far: Id,
+        beside: Id,
         contested: bool,
     ) -> bool {
         let waits = |id: Id| nodes.get(id).is_some_and(Node::unanswered);
         let possible = waits(request);
         if contested || !possible {
-            if far != Id::NONE {
-                self.calibrator.chance(waits(far));
+            if beside != Id::NONE {
+                self.calibrator.chance(waits(beside));
             }
             self.calibrator.pair(possible);
         }
