@@ -109,6 +109,8 @@ pub(super) struct Queue {
     pub(super) plain: Score,
     /// Of answers that waited together with others.
     pub(super) mixed: Calibrator,
+    /// Above zero since answers of several kinds waited together.
+    pub(super) uneven: u32,
 }
 
 impl Queue {
@@ -161,6 +163,7 @@ impl Process {
             first_in_first_out: Queue {
                 plain: Score::new(settings),
                 mixed: Calibrator::new(settings.bar, settings.tolerance),
+                uneven: 0,
             },
             sibling: Score::new(settings),
             next: Score::new(settings),

@@ -3,8 +3,8 @@
 //!
 //! Where some requests need more turns than others, answers that wait together are overtaken. A pair that took the place of
 //! its neighbour is nearly as possible as the right one, so time alone would not tell. Answers to calls of one kind (method,
-//! shape of the path, destination) are taken to keep their order. Pairs that waited together with another
-//! kind keep a score of their own, in which chance is the next in the queue and not a call of some time ago.
+//! shape of the path, destination) are taken to keep their order, as long as no others mix with them. Pairs that waited
+//! together otherwise keep a score of their own, in which chance is the next in the queue and not a call of some time ago.
 
 use super::super::arena::{Arena, Id};
 use super::super::node::Node;
@@ -19,6 +19,9 @@ const STALE_NS: u64 = 100_000_000;
 
 /// Answers of the queue that are compared; those further back are not overtaken in the same moment.
 const LOOK: usize = 16;
+
+/// Pairs that waited with others, after one of mixed kinds, until waiting together counts as harmless again.
+const UNEVEN: u32 = 4_096;
 
 /// The answer to a call is complete.
 pub(in super::super) fn read(thread: &mut Thread, call: Id, now_ns: u64) {
@@ -47,7 +50,7 @@ pub(in super::super) fn name(
         if let Some(taken) = nodes.get_mut(call).and_then(|node| node.taken.get_mut(SLOT)) {
             *taken = true;
         }
-        let mixed = other_kind(nodes, thread, process, call, now_ns);
+        let mixed = waited_with_others(nodes, thread, scores, process, call, now_ns);
         let Some(next_began_ns) = mixed else {
             return Some((call, weigh(&mut scores.plain, call_began_ns, began_ns, true, contested)));
         };
@@ -60,9 +63,16 @@ pub(in super::super) fn name(
     None
 }
 
-/// Marks answers that wait together though their calls are not of one kind. If `call` is marked, now or before: when the
-/// next call in the queue began, or itself where there is none.
-fn other_kind(nodes: &mut Arena<Node>, thread: &Thread, process: Id, call: Id, now_ns: u64) -> Option<u64> {
+/// Marks answers that wait together though the program's calls are not of one kind. If `call` is marked, now or before:
+/// when the next call in the queue began, or itself where there is none.
+fn waited_with_others(
+    nodes: &mut Arena<Node>,
+    thread: &Thread,
+    scores: &mut Queue,
+    process: Id,
+    call: Id,
+    now_ns: u64,
+) -> Option<u64> {
     let kind = nodes.get(call)?.kind;
     let (mut next, mut found) = (None, false);
     for (read_ns, other) in thread.answers.iter().take(LOOK) {
@@ -75,6 +85,12 @@ fn other_kind(nodes: &mut Arena<Node>, thread: &Thread, process: Id, call: Id, n
             found |= other_kind != kind;
         }
     }
+    if found {
+        scores.uneven = UNEVEN;
+    } else if next.is_some() {
+        scores.uneven = scores.uneven.saturating_sub(1);
+    }
+    let found = next.is_some() && scores.uneven > 0;
     if found {
         for (_, other) in thread.answers.iter().take(LOOK) {
             if let Some(node) = nodes.get_mut(*other) {
