@@ -46,8 +46,10 @@ impl Effort {
         if self.resting == 0 {
             return false;
         }
-        let mixed = (u64::from(mark) ^ turn.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed >> 40) % u64::from(CLASSES)) < u64::from(self.resting)
+        let mix = |n: u64| (n ^ (n >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = mix(u64::from(mark) ^ mix(turn));
+        // The second round keeps the choices of neighbouring turns apart.
+        ((mix(mixed ^ (mixed >> 32)) >> 40) % u64::from(CLASSES)) < u64::from(self.resting)
     }
 }
 
