@@ -12,6 +12,8 @@ use crate::config::Budgets;
 const NS_SHIPPED: u64 = 370;
 /// What one that is not shipped costs.
 const NS_NOT_SHIPPED: u64 = 120;
+/// Cores that the agent takes to look at the ring, the clock and itself when nothing moves: 1 to 3 thousandths, and some room.
+const IDLE: f64 = 0.005;
 /// A look that finds this share of the ring, on the average of all looks, is as late as it may be.
 const RING_ALLOWED: f64 = 0.5;
 
@@ -82,6 +84,7 @@ pub fn load(used: &Used, budgets: &Budgets) -> Load {
     let memory = budgets.memory.map_or(0.0, |most| used.resident as f64 / most as f64);
     Load {
         cpu: budgets.cores.map_or(0.0, |most| used.cores / most),
+        idle: budgets.cores.map_or(0.0, |most| IDLE / most),
         memory,
         // Whoever lifts the CPU budget wants nothing given up for being busy; the full ring is counted.
         ring: budgets.cores.map_or(0.0, |_| used.ring / RING_ALLOWED),
@@ -120,7 +123,13 @@ mod tests {
         assert!(near(between(&before, &Reading { kernel: measured, ..now }).cores, 0.5));
         let all = Budgets { cores: Some(0.25), memory: Some(128 << 20) };
         let shares = load(&used, &all);
-        assert!(near(shares.cpu, 1.992) && near(shares.memory, 0.5) && near(shares.ring, 0.2), "{shares:?}");
+        assert!(
+            near(shares.cpu, 1.992)
+                && near(shares.idle, 0.02)
+                && near(shares.memory, 0.5)
+                && near(shares.ring, 0.2),
+            "{shares:?}"
+        );
         assert_eq!(load(&used, &Budgets { cores: None, memory: None }), Load::default());
     }
 

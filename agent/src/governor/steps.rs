@@ -116,6 +116,8 @@ pub enum Reason {
 pub struct Load {
     /// Of the CPU budget.
     pub cpu: f64,
+    /// Part of that which does not depend on what is traced.
+    pub idle: f64,
     /// Of the memory budget.
     pub memory: f64,
     /// Of what the ring may hold at a look.
@@ -133,8 +135,9 @@ impl Load {
     }
 
     fn is_calm(&self, growth: f64) -> bool {
-        let below = CALM / growth;
-        self.cpu < below && self.ring < below && self.memory < CALM_MEMORY
+        let idle = self.idle.min(self.cpu);
+        let then = idle + (self.cpu - idle) * growth;
+        then < CALM && self.ring * growth < CALM && self.memory < CALM_MEMORY
     }
 }
 
