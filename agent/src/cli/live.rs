@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use spanwise_common::config::proc;
 use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::counters;
+use spanwise_common::limits::MAX_PROCS;
 
 use super::CliError;
 use super::stop::Stop;
@@ -59,6 +60,10 @@ struct Live {
 
 impl Live {
     fn record_service(&mut self, tgid: u32, service: &Service) {
+        // The end of a process may be lost; saying a service twice does no harm.
+        if self.recorded.len() >= MAX_PROCS as usize {
+            self.recorded.clear();
+        }
         if let Some(recorder) = &mut self.recorder
             && self.recorded.insert(tgid)
         {
