@@ -14,8 +14,8 @@ use super::btf::{Btf, BtfError};
 use super::offsets;
 use super::plane::{self, Plane};
 use super::ring::Ring;
-use super::{typed, usage};
 use super::{object, plane::COMPANIONS, plane::SOCK_COMPANIONS};
+use super::{typed, usage};
 use crate::config::PlaneChoice;
 
 /// Why the programs could not be loaded.
