@@ -12,5 +12,6 @@ pub mod span;
 pub mod attribute;
 pub mod cli;
 pub mod config;
+pub mod governor;
 pub mod pipeline;
 pub mod telemetry;

@@ -33,7 +33,7 @@ use crate::kernel::clock;
 use crate::kernel::record::{self, Record};
 use crate::process::Service;
 use crate::sample::Sampler;
-use crate::session::{Outcome, Output, Sessions, Who};
+use crate::session::{Effort, Outcome, Output, Sessions, Who};
 use crate::span::build;
 use crate::span::clock::Clock;
 use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
@@ -59,6 +59,8 @@ pub trait Origin: Who {
     fn forget(&mut self, cookie: u64);
     /// Bytes left a socket that no hook saw.
     fn unseen(&mut self) {}
+    /// Whether the children of traced processes are traced from now on.
+    fn follow(&mut self, _new: bool) {}
 }
 
 /// All stages.
@@ -198,6 +200,13 @@ impl<O: Origin> Pipeline<O> {
         self.tail.correlator.tick(now_ns);
         self.tail.drain();
         self.tail.exporters.tick(now);
+    }
+
+    /// From now on this much is done.
+    pub fn govern(&mut self, effort: Effort, now_ns: u64) {
+        self.sessions.govern(effort, now_ns, &mut self.origin, &mut self.output);
+        self.origin.follow(!effort.no_new_processes);
+        self.hand_on();
     }
 
     /// Whether an exporter's queue is half full.

@@ -83,6 +83,29 @@ impl Owned {
         Ok(costs)
     }
 
+    /// The maps, by name.
+    pub fn maps(&self) -> Result<Vec<Map>> {
+        let number = |item: &Value, key: &str| {
+            let value = item.get(key);
+            value.and_then(|v| v.as_u64().or_else(|| v.as_str()?.parse().ok())).unwrap_or(0)
+        };
+        let text = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        let mut maps: Vec<Map> = show("map")?
+            .iter()
+            .filter(|item| self.maps.contains(&id(item)))
+            .map(|item| Map {
+                name: text(item, "name"),
+                kind: text(item, "type"),
+                key: number(item, "bytes_key"),
+                value: number(item, "bytes_value"),
+                entries: number(item, "max_entries"),
+                bytes: number(item, "bytes_memlock"),
+            })
+            .collect();
+        maps.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(maps)
+    }
+
     /// Memory of the maps, in bytes.
     pub fn map_bytes(&self) -> Result<u64> {
         let weight = |item: &Value| {
@@ -91,6 +114,23 @@ impl Owned {
         };
         Ok(show("map")?.iter().filter(|item| self.maps.contains(&id(item))).filter_map(weight).sum())
     }
+}
+
+/// A map, as the kernel describes it.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// Its name.
+    pub name: String,
+    /// Its type, such as `lru_hash`.
+    pub kind: String,
+    /// Bytes of a key.
+    pub key: u64,
+    /// Bytes of a value (for each CPU).
+    pub value: u64,
+    /// Most entries.
+    pub entries: u64,
+    /// Memory that the kernel counts for it.
+    pub bytes: u64,
 }
 
 /// Makes the kernel measure programs until this is dropped.

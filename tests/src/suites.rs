@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod governor;
 mod ground;
 mod harmless;
 mod hostile;
@@ -38,6 +39,7 @@ pub const SUITES: &[&[Case]] = &[
     bad_input::CASES,
     hostile::CASES,
     collector::CASES,
+    governor::CASES,
 ];
 
 /// How long to leave the agent after a load: the end of the last response is known within 100 ms, and parents are decided late.

@@ -165,6 +165,14 @@ pub struct CaptureArgs {
     /// [default: none] [env: SPANWISE_READY_FILE]
     #[arg(long, value_name = "PATH", help_heading = "Capture")]
     pub ready_file: Option<String>,
+    /// CPU time the agent may take, its programs in the kernel included, as a share of one core (0.5 or 50%); above it,
+    /// it captures less, step by step, and says so. `off` for no bound [default: 0.5] [env: SPANWISE_MAX_CPU]
+    #[arg(long, value_name = "SHARE", help_heading = "Capture")]
+    pub max_cpu: Option<String>,
+    /// Resident memory the agent may take, with its unit: 256MiB, 1GiB, 300MB; above it, it captures less in the same
+    /// steps. `off` for no bound [default: 256MiB] [env: SPANWISE_MAX_RSS]
+    #[arg(long, value_name = "BYTES", help_heading = "Capture")]
+    pub max_rss: Option<String>,
 }
 
 impl OutputArgs {
@@ -184,6 +192,8 @@ impl OutputArgs {
             duration: of(|c| &c.duration),
             record: of(|c| &c.record),
             ready_file: of(|c| &c.ready_file),
+            max_cpu: of(|c| &c.max_cpu),
+            max_rss: of(|c| &c.max_rss),
         };
         Ok(Settings::resolve(&options, env)?)
     }

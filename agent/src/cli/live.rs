@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use spanwise_common::config::proc;
 use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::counters;
+use spanwise_common::limits::MAX_PROCS;
 
 use super::CliError;
 use super::stop::Stop;
 use crate::config::Settings;
 use crate::export::{Exporters, Limits, STOP_WITHIN};
+use crate::governor::follow::{self, Following};
+use crate::governor::{Governor, KernelSide};
 use crate::kernel::load::{Kernel, LoadError};
 use crate::kernel::priority::Priority;
 use crate::kernel::recording::{Frame, Writer};
@@ -52,10 +55,15 @@ struct Live {
     recorder: Option<Writer>,
     recorded: HashSet<u32>,
     exits: u64,
+    following: Following,
 }
 
 impl Live {
     fn record_service(&mut self, tgid: u32, service: &Service) {
+        // The end of a process may be lost; saying a service twice does no harm.
+        if self.recorded.len() >= MAX_PROCS as usize {
+            self.recorded.clear();
+        }
         if let Some(recorder) = &mut self.recorder
             && self.recorded.insert(tgid)
         {
@@ -84,7 +92,24 @@ impl Who for Live {
 
 impl Origin for Live {
     fn fork(&mut self, parent: u32, child: u32) {
-        self.registry.fork(parent, child);
+        if self.following.child() {
+            self.registry.fork(parent, child);
+        } else {
+            self.kernel.untrace(child);
+        }
+    }
+
+    fn follow(&mut self, new: bool) {
+        if self.following.set(new) {
+            for child in follow::left_out(&self.kernel.traced()) {
+                if let Ok(child) = Process::inspect(child)
+                    && self.kernel.trace(child.tgid, bits(&child)).is_ok()
+                {
+                    self.registry.add(&child);
+                    self.following.took_in();
+                }
+            }
+        }
     }
 
     fn exec(&mut self, tgid: u32, comm: [u8; 16]) {
@@ -169,6 +194,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         recorder,
         recorded: HashSet::new(),
         exits: 0,
+        following: Following::default(),
     };
     let clock = Clock::now();
     if let Some(recorder) = &mut live.recorder {
@@ -193,7 +219,9 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         ready.create()?;
     }
     priority::step_back();
+    let governor = Governor::new(settings.budgets, Instant::now(), kernel_side(&live.kernel));
     let mut engine = Engine {
+        governor,
         pipeline: Pipeline::new(live, settings, exporters, clock),
         ring,
         child,
@@ -303,6 +331,7 @@ fn report_status(status: Option<std::process::ExitStatus>) -> Result<(), CliErro
 /// The loop.
 struct Engine {
     pipeline: Pipeline<Live>,
+    governor: Governor,
     ring: Ring,
     child: Option<Child>,
     /// Exits seen when the processes were last counted.
@@ -321,8 +350,14 @@ impl Engine {
         loop {
             let before = self.ring.bytes;
             let found = self.read();
-            priority.found((self.ring.bytes - before) as usize);
+            let bytes = self.ring.bytes - before;
+            priority.found(bytes as usize);
             let now = Instant::now();
+            if self.governor.looked(bytes, now)
+                && let Some(effort) = self.governor.measure(now, kernel_side(&self.pipeline.origin.kernel))
+            {
+                self.pipeline.govern(effort, clock::boot_ns());
+            }
             self.longest_pause = self.longest_pause.max(now.duration_since(last));
             last = now;
             if stop.wants_table() {
@@ -402,6 +437,7 @@ impl Engine {
         let (kernel, counters) = self.kernel_stage();
         let mut stages = vec![kernel];
         stages.extend(self.pipeline.stages());
+        stages.extend([self.governor.stage(), self.pipeline.origin.following.stage()]);
         render(&stages, &counters)
     }
 
@@ -414,6 +450,7 @@ impl Engine {
         }
         let (kernel, counters) = self.kernel_stage();
         let (live, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN);
+        let governor = [self.governor.stage(), live.following.stage()];
         live.kernel.detach();
         if let Some(recorder) = live.recorder {
             let failed = recorder.finish();
@@ -425,6 +462,7 @@ impl Engine {
         }
         let mut stages = vec![kernel];
         stages.extend(rest);
+        stages.extend(governor);
         eprint!("{}", render(&stages, &counters));
         if let Some(path) = std::env::var_os("SPANWISE_STATS_JSON")
             && let Err(error) = std::fs::write(&path, to_json(&stages, &counters).to_string())
@@ -432,6 +470,13 @@ impl Engine {
             eprintln!("spanwise: cannot write {}: {error}", Path::new(&path).display());
         }
     }
+}
+
+/// What the governor wants to know of the kernel side.
+fn kernel_side(kernel: &Kernel) -> KernelSide {
+    let counters = kernel.counters();
+    let of = |index: u32| counters.get(index as usize).map_or(0, |(_, value)| *value);
+    KernelSide { run_time: kernel.run_time(), seen: of(counters::SEEN), shipped: of(counters::SHIPPED) }
 }
 
 /// The account of the kernel side: every transfer it saw was shipped, or not for a reason.

@@ -18,6 +18,8 @@ pub(super) struct File {
     pub(super) duration: Option<String>,
     pub(super) record: Option<String>,
     pub(super) ready_file: Option<String>,
+    pub(super) max_cpu: Option<String>,
+    pub(super) max_rss: Option<String>,
     #[serde(default)]
     pub(super) otlp: FileOtlp,
     #[serde(default)]

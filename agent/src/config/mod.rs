@@ -5,6 +5,7 @@
 //! the environment, the environment beats the file, the file beats the defaults; of two variables the one named
 //! after Spanwise or after traces beats the general one. Nothing here touches the kernel or a socket.
 
+mod budget;
 mod error;
 mod file;
 mod otlp;
@@ -14,6 +15,7 @@ mod settings;
 mod types;
 mod values;
 
+pub use budget::Budgets;
 pub use error::ConfigError;
 pub use pairs::{parse_pairs, percent_decode};
 pub use said::Environment;

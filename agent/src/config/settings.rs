@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::budget::{self, Budgets};
 use super::error::ConfigError;
 use super::file::File;
 use super::otlp;
@@ -39,6 +40,10 @@ pub struct Options {
     pub record: Option<String>,
     /// `--ready-file`.
     pub ready_file: Option<String>,
+    /// `--max-cpu`.
+    pub max_cpu: Option<String>,
+    /// `--max-rss`.
+    pub max_rss: Option<String>,
 }
 
 /// How spans are gathered before they are exported (`OTEL_BSP_*`).
@@ -73,6 +78,8 @@ pub struct Settings {
     pub record: Option<PathBuf>,
     /// Create this file when the probes are live.
     pub ready_file: Option<PathBuf>,
+    /// What the agent may use.
+    pub budgets: Budgets,
     /// Batching.
     pub batch: Batch,
     /// `OTEL_SDK_DISABLED`: trace nothing.
@@ -124,6 +131,13 @@ impl Settings {
         let ready_file = setting!("--ready-file", ["SPANWISE_READY_FILE"], ready_file)
             .map(|said| path(&said))
             .transpose()?;
+        let mut budgets = Budgets::default();
+        if let Some(said) = setting!("--max-cpu", ["SPANWISE_MAX_CPU"], max_cpu) {
+            budgets.cores = budget::cores(&said)?;
+        }
+        if let Some(said) = setting!("--max-rss", ["SPANWISE_MAX_RSS"], max_rss) {
+            budgets.memory = budget::memory(&said)?;
+        }
         let default_service_name =
             find(None, &["OTEL_SERVICE_NAME"], None).map(|said| named(&said)).transpose()?;
         let resource = find(None, &["OTEL_RESOURCE_ATTRIBUTES"], None)
@@ -167,6 +181,7 @@ impl Settings {
             duration,
             record,
             ready_file,
+            budgets,
             batch,
             disabled,
             notes,

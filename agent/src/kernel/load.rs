@@ -1,6 +1,7 @@
 //! Loads and attaches the programs, and holds the maps. Dropping [`Kernel`] detaches everything.
 
 use std::io;
+use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::BtfTracePoint;
@@ -14,8 +15,8 @@ use super::btf::{Btf, BtfError};
 use super::offsets;
 use super::plane::{self, Plane};
 use super::ring::Ring;
-use super::typed;
 use super::{object, plane::COMPANIONS, plane::ON_DEMAND, plane::SOCK_COMPANIONS};
+use super::{typed, usage};
 use crate::config::PlaneChoice;
 
 /// Why the programs could not be loaded.
@@ -162,7 +163,8 @@ impl Kernel {
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
         let verdicts = HashMap::try_from(take(&mut ebpf, names::VERDICTS)?).map_err(other)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?).map_err(other)?;
-        release_freed_memory();
+        // The kernel's type information is megabytes once read.
+        usage::give_back();
         Ok(Self {
             ebpf,
             procs,
@@ -266,6 +268,12 @@ impl Kernel {
         counters::LABELS.iter().copied().zip(sums).collect()
     }
 
+    /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
+    pub fn run_time(&self) -> Duration {
+        let info = |(name, _): &(&str, bool)| self.ebpf.program(name)?.info().ok();
+        self.programs.iter().filter_map(info).map(|info| info.run_time()).sum()
+    }
+
     /// Detaches and unloads everything now.
     pub fn detach(self) {
         drop(self);
@@ -312,15 +320,5 @@ fn set_open_files(limit: libc::rlimit) {
     #[expect(unsafe_code, reason = "system call")]
     unsafe {
         libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-    }
-}
-
-/// The kernel's type information is megabytes once read; give it back to the system.
-fn release_freed_memory() {
-    // SAFETY: no arguments that could be wrong; glibc only.
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "C library call")]
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

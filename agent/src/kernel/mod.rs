@@ -15,3 +15,4 @@ pub mod recording;
 pub mod ring;
 pub mod signal;
 mod typed;
+pub mod usage;

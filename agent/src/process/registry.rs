@@ -3,11 +3,17 @@
 //! A process may be gone when we look: its name is then what the kernel called it, or what its parent was.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
+
+use spanwise_common::limits::MAX_PROCS;
 
 use super::inspect::Process;
 use super::service::Service;
 use super::services::{Naming, Services};
+
+/// Most processes that are remembered: as many as the kernel side traces. The end of a process may be lost in a full ring.
+const MOST: usize = MAX_PROCS as usize;
 
 /// Every traced process that was seen to do something.
 #[derive(Debug)]
@@ -32,8 +38,25 @@ impl Registry {
         Self { services: Services::new(naming), known: HashMap::new(), hints: HashMap::new(), unseen: 0 }
     }
 
+    /// Forgets processes that are gone when there are too many, and all of them if that does not help: whoever does something
+    /// is looked at again.
+    fn make_room(&mut self, is_alive: impl Fn(u32) -> bool) {
+        if self.known.len().max(self.hints.len()) < MOST {
+            return;
+        }
+        self.known.retain(|tgid, _| is_alive(*tgid));
+        self.hints.retain(|tgid, _| is_alive(*tgid));
+        self.services.retain(is_alive);
+        if self.known.len().max(self.hints.len()) >= MOST {
+            self.known.clear();
+            self.hints.clear();
+            self.services.retain(|_| false);
+        }
+    }
+
     /// A process that was inspected before it was attached to.
     pub fn add(&mut self, process: &Process) -> Arc<Service> {
+        self.make_room(is_alive);
         let service = self.services.for_process(process);
         self.known.insert(process.tgid, Arc::clone(&service));
         service
@@ -48,6 +71,7 @@ impl Registry {
     }
 
     fn look(&mut self, tgid: u32) -> Arc<Service> {
+        self.make_room(is_alive);
         let hint = self.hints.get(&tgid).copied().unwrap_or_default();
         let service = match Process::inspect(tgid) {
             Ok(process) => self.services.for_process(&process),
@@ -66,6 +90,7 @@ impl Registry {
 
     /// A traced process made a child, which is still the same program.
     pub fn fork(&mut self, parent: u32, child: u32) {
+        self.make_room(is_alive);
         self.known.remove(&child);
         self.hints.insert(child, Hint { parent: Some(parent), comm: None });
     }
@@ -83,6 +108,10 @@ impl Registry {
         self.hints.remove(&tgid);
         self.services.forget(tgid);
     }
+}
+
+fn is_alive(tgid: u32) -> bool {
+    Path::new("/proc").join(tgid.to_string()).exists()
 }
 
 /// The kernel's zero-terminated name as text.
@@ -108,4 +137,35 @@ pub fn descendants(tgid: u32) -> Vec<u32> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_whose_end_was_lost_are_forgotten() {
+        let mut registry = Registry::new(Naming::default());
+        // Ids that no process has.
+        let first = 5_000_000;
+        let own = std::process::id();
+        let service = registry.service(own);
+        for child in 0..u32::try_from(2 * MOST).unwrap() {
+            registry.fork(own, first + child);
+        }
+        assert!(registry.hints.len() <= MOST, "{}", registry.hints.len());
+        for child in 0..u32::try_from(2 * MOST).unwrap() {
+            registry.service(first + child);
+        }
+        assert!(registry.known.len() <= MOST, "{}", registry.known.len());
+        assert!(registry.services.len() <= MOST, "{}", registry.services.len());
+        assert!(Arc::ptr_eq(&service, &registry.service(own)), "this process is alive and known");
+        // Even if all are alive.
+        registry.make_room(|_| true);
+        for tgid in 0..u32::try_from(MOST).unwrap() {
+            registry.hints.insert(tgid, Hint::default());
+        }
+        registry.make_room(|_| true);
+        assert!(registry.hints.is_empty() && registry.known.is_empty() && registry.services.is_empty());
+    }
 }

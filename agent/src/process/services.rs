@@ -121,6 +121,21 @@ impl Services {
         service
     }
 
+    /// Forgets all but these.
+    pub fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+        self.known.retain(|tgid, _| keep(*tgid));
+    }
+
+    /// Processes that are remembered.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// Forgets a process that has ended.
     pub fn forget(&mut self, tgid: u32) {
         self.known.remove(&tgid);

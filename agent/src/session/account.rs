@@ -19,6 +19,8 @@ pub struct Account {
     pub repeated: u64,
     /// On connections that found no room in the table.
     pub refused: u64,
+    /// On connections that rest (see [`Effort`](super::Effort)).
+    pub rested: u64,
     /// Exchanges whose first byte was seen.
     pub began: u64,
     /// Handed on with a response.
@@ -45,9 +47,22 @@ pub struct Account {
     pub connections: u64,
     /// Connections with nothing under way that were forgotten because the table was full.
     pub displaced: u64,
+    /// Times that a connection went to rest.
+    pub rests: u64,
+    /// Times that one went on afterwards.
+    pub woken: u64,
+    /// Exchanges given up because too many were under way.
+    pub too_many: u64,
 }
 
 impl Account {
+    /// Exchanges that began and were not handed on.
+    pub(super) fn under_way(&self) -> u64 {
+        let ended =
+            self.complete + self.aborted + self.upgraded + self.unfinished + self.gaps + self.headless;
+        self.began.saturating_sub(ended)
+    }
+
     /// The stage's rows: transfers, then exchanges.
     pub fn stages(&self, held: u64) -> [Stage; 2] {
         [
@@ -61,11 +76,15 @@ impl Account {
                     (Flow::Drop, "connection not known", self.unknown),
                     (Flow::Drop, "seen already", self.repeated),
                     (Flow::Drop, "connection table full", self.refused),
+                    (Flow::Drop, "connection rests", self.rested),
                 ],
                 notes: vec![
                     ("connections", self.connections),
                     ("connections forgotten for room", self.displaced),
                     ("connections ignored", self.ignored),
+                    ("rests of connections", self.rests),
+                    ("rests that are over", self.woken),
+                    ("exchanges given up, too many under way", self.too_many),
                     ("holes by sequence number", self.holes),
                     ("messages half seen", self.half_seen),
                     ("garbage between messages", self.garbage),

@@ -10,11 +10,10 @@ use spanwise_protocol::{Detect, Input, Item, Parser, What};
 
 use super::account::Account;
 use super::exchange::{Edge, Exchange, ExchangeKey, Outcome, Signal, Task};
+use super::rest::{Rest, mark};
 use super::table::{Output, Who};
 use crate::conn::{ConnInfo, Half, MessageName, Place, Side, inputs};
 
-/// Bursts that are no message before a connection is given up.
-const PATIENCE: u8 = 16;
 /// Bytes kept of a burst that is too short to tell what it is.
 const PREFIX: usize = 64;
 
@@ -75,6 +74,17 @@ pub(super) struct Connection {
     pub(super) verdict_sent: u8,
     /// The kernel side began to count positions anew: what comes next need not follow what came last.
     pub(super) restarted: bool,
+    /// The same at both ends: chooses who rests.
+    pub(super) mark: u32,
+    pub(super) rest: Rest,
+    /// The kernel side has a verdict that it is to forget at the end.
+    pub(super) was_told: bool,
+    /// Direction whose heads have been longer than their budget.
+    pub(super) long: Option<Direction>,
+    /// The budgets that were told are those for heads only.
+    pub(super) heads_only: bool,
+    /// Bursts that are no message before the connection is given up.
+    pub(super) patience: u8,
     halves: [Half; 2],
     carries: Carries,
     exchanges: VecDeque<Active>,
@@ -90,8 +100,15 @@ struct Moment {
 
 impl Connection {
     pub(super) fn new(info: ConnInfo, tgid: u32) -> Self {
+        let info = Arc::new(info);
         Self {
-            info: Arc::new(info),
+            mark: mark(&info),
+            rest: Rest::Awake,
+            was_told: false,
+            long: None,
+            heads_only: false,
+            patience: u8::MAX,
+            info,
             tgid,
             last_ns: 0,
             idle_told: false,
@@ -117,6 +134,21 @@ impl Connection {
             Carries::Http1 { request, .. } => Some(*request),
             _ => None,
         }
+    }
+
+    /// Whether it carries something that is not read.
+    pub(super) fn is_foreign(&self) -> bool {
+        matches!(self.carries, Carries::Other)
+    }
+
+    /// Ends what is under way with a gap: the rest of it will not be read.
+    pub(super) fn cut(&mut self, who: &mut dyn Who, account: &mut Account, out: &mut Output) {
+        let task = Task { tgid: self.tgid, tid: 0, task: 0 };
+        // It ends with the last byte that was seen.
+        let moment = Moment { task, at_ns: self.last_ns, seq: 0 };
+        self.restart(&moment, who, account, out);
+        self.abandon(Outcome::Gap, self.last_ns, who, account, out);
+        self.restarted = true;
     }
 
     /// A transfer.
@@ -240,7 +272,7 @@ impl Connection {
             }
             Detect::More | Detect::No => {
                 *misses += 1;
-                if *misses >= PATIENCE {
+                if *misses >= self.patience {
                     self.carries = Carries::Other;
                     account.ignored += 1;
                     account.foreign += 1;

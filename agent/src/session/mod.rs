@@ -5,10 +5,13 @@
 
 mod account;
 mod connection;
+mod effort;
 mod exchange;
+mod rest;
 mod table;
 
 pub use crate::conn::Side;
 pub use account::Account;
+pub use effort::{CLASSES, Effort, TURN_NS};
 pub use exchange::{Edge, Exchange, ExchangeKey, Outcome, Signal, Task};
 pub use table::{Output, Sessions, Who};

@@ -5,12 +5,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use spanwise_common::conn::{Info, Verdict, transport, verdict};
-use spanwise_common::event::{Close, Data, Direction, Open, flags};
-use spanwise_common::limits::{BUDGET_LONG_HEAD, BUDGET_REQUEST, BUDGET_RESPONSE};
+use spanwise_common::event::{Close, Data, Open, flags};
 
 use super::account::Account;
 use super::connection::{Change, Connection};
+use super::effort::Effort;
 use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
+use super::rest::{Rest, wanted};
 use crate::conn::{ConnInfo, Endpoint};
 use crate::process::Service;
 use crate::telemetry::Stage;
@@ -87,11 +88,17 @@ type Numbers = BuildHasherDefault<NumberHasher>;
 /// Every connection, and the account of the stage.
 #[derive(Default)]
 pub struct Sessions {
-    connections: HashMap<u64, Connection, Numbers>,
+    pub(super) connections: HashMap<u64, Connection, Numbers>,
     of_process: HashMap<u32, HashSet<u64, Numbers>, Numbers>,
     /// Connections with exchanges under way.
     active: Vec<u64>,
-    account: Account,
+    pub(super) account: Account,
+    /// How much is to be done.
+    pub(super) effort: Effort,
+    /// Number of the turn: it chooses who rests.
+    pub(super) turn: u64,
+    /// Since when the same connections rest.
+    pub(super) turned_ns: u64,
 }
 
 impl Sessions {
@@ -120,7 +127,8 @@ impl Sessions {
         let oldest = self
             .connections
             .iter()
-            .filter(|(_, c)| c.in_flight() == 0)
+            // The kernel side would be silent for ever about one that it was told to let rest.
+            .filter(|(_, c)| c.in_flight() == 0 && c.rest != Rest::Told)
             .take(64)
             .min_by_key(|(_, c)| c.last_ns)
             .map(|(cookie, _)| *cookie);
@@ -156,13 +164,18 @@ impl Sessions {
                 return;
             }
         }
+        if self.rests(data, who, out) {
+            return;
+        }
         let Some(connection) = self.connections.get_mut(&cookie) else { return };
+        connection.patience = self.effort.patience();
         let change = connection.data(data, payload, who, &mut self.account, out);
         if connection.in_flight() > 0 && !connection.in_active {
             connection.in_active = true;
             self.active.push(cookie);
         }
-        decide(cookie, connection, change, out);
+        decide(cookie, connection, change, self.effort, out);
+        self.bound_under_way(cookie, who, out);
     }
 
     /// A connection goes towards its end.
@@ -174,7 +187,7 @@ impl Sessions {
         if gone {
             if let Some(mut connection) = self.remove(cookie) {
                 connection.close(at_ns, true, received, who, &mut self.account, out);
-                if connection.verdict_sent != 0 {
+                if connection.was_told {
                     out.forgotten.push(cookie);
                 }
             }
@@ -188,7 +201,7 @@ impl Sessions {
         for cookie in self.of_process.remove(&tgid).unwrap_or_default() {
             if let Some(mut connection) = self.connections.remove(&cookie) {
                 connection.abandon(Outcome::Unfinished, at_ns, who, &mut self.account, out);
-                if connection.verdict_sent != 0 {
+                if connection.was_told {
                     out.forgotten.push(cookie);
                 }
             }
@@ -197,6 +210,7 @@ impl Sessions {
 
     /// Concludes ends that cannot be seen. To be called every few tens of milliseconds.
     pub fn tick(&mut self, now_ns: u64, who: &mut dyn Who, out: &mut Output) {
+        self.tick_rest(now_ns, who, out);
         let mut at = 0;
         while let Some(cookie) = self.active.get(at).copied() {
             let Some(connection) = self.connections.get_mut(&cookie) else {
@@ -244,13 +258,14 @@ impl Sessions {
 }
 
 /// Tells the kernel side what to ship, once there is a reason to.
-fn decide(cookie: u64, connection: &mut Connection, change: Change, out: &mut Output) {
+fn decide(cookie: u64, connection: &mut Connection, change: Change, effort: Effort, out: &mut Output) {
     const SENT_HTTP: u8 = 1;
     const SENT_LONG: u8 = 2;
     const SENT_IGNORE: u8 = 3;
     if change.ignore {
         if connection.verdict_sent != SENT_IGNORE {
             connection.verdict_sent = SENT_IGNORE;
+            connection.was_told = true;
             out.verdicts.push((
                 cookie,
                 Verdict { verdict: u32::from(verdict::IGNORE), budget_send: 0, budget_recv: 0 },
@@ -261,18 +276,15 @@ fn decide(cookie: u64, connection: &mut Connection, change: Change, out: &mut Ou
     // A connection that lives for one exchange is not worth a system call.
     let settled = connection.completed >= 2 && connection.verdict_sent == 0;
     let long = change.long_head.is_some() && connection.verdict_sent < SENT_LONG;
-    if !settled && !long {
+    let other_effort = connection.verdict_sent != 0 && connection.heads_only != effort.heads_only;
+    if !settled && !long && !other_effort || connection.request_direction().is_none() {
         return;
     }
-    let Some(request) = connection.request_direction() else { return };
-    let (mut of_request, mut of_response) = (BUDGET_REQUEST, BUDGET_RESPONSE);
-    if let Some(direction) = change.long_head {
-        connection.verdict_sent = SENT_LONG;
-        if direction == request { of_request = BUDGET_LONG_HEAD } else { of_response = BUDGET_LONG_HEAD }
-    } else {
-        connection.verdict_sent = SENT_HTTP;
+    if long {
+        connection.long = change.long_head;
     }
-    let (budget_send, budget_recv) =
-        if request == Direction::SEND { (of_request, of_response) } else { (of_response, of_request) };
-    out.verdicts.push((cookie, Verdict { verdict: u32::from(verdict::HTTP1), budget_send, budget_recv }));
+    connection.verdict_sent = if connection.long.is_some() { SENT_LONG } else { SENT_HTTP };
+    connection.was_told = true;
+    connection.heads_only = effort.heads_only;
+    out.verdicts.push((cookie, wanted(connection, effort)));
 }

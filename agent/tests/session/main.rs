@@ -8,4 +8,5 @@
 mod endings;
 mod exchanges;
 mod properties;
+mod rest;
 mod stage;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use spanwise::session::Edge;
+use spanwise::session::{CLASSES, Edge, Effort};
 use spanwise_common::conn::transport;
 use spanwise_common::event::Direction;
 
@@ -19,6 +19,7 @@ enum Event {
     Open,
     Exit,
     Wait(u64),
+    Govern(Effort),
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -65,6 +66,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Open),
         1 => Just(Event::Exit),
         1 => (1_u64..200).prop_map(Event::Wait),
+        1 => (any::<(bool, bool, bool)>(), 0..=CLASSES).prop_map(|((heads_only, impatient, at_once), resting)| {
+            Event::Govern(Effort { heads_only, impatient, resting, at_once, no_new_processes: false })
+        }),
     ]
 }
 
@@ -79,6 +83,7 @@ fn apply(bench: &mut Bench, socket: &mut Socket, event: Event) {
         Event::Open => bench.open(socket),
         Event::Exit => bench.exit(socket.tgid),
         Event::Wait(ms) => bench.wait(ms),
+        Event::Govern(effort) => bench.govern(effort),
     }
 }
 

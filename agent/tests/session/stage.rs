@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use spanwise::kernel::record::{self, Record};
 use spanwise::process::Service;
-use spanwise::session::{Edge, Exchange, Outcome, Output, Sessions, Side, Signal, Who};
+use spanwise::session::{Edge, Effort, Exchange, Outcome, Output, Sessions, Side, Signal, Who};
 use spanwise_common::conn::{Info, Verdict, known, transport, verdict};
 use spanwise_common::event::{Close, Data, Direction, Header, Kind, Open, flags};
 
@@ -261,6 +261,12 @@ impl Bench {
     pub(crate) fn wait(&mut self, ms: u64) {
         self.now += ms * MS;
         self.sessions.tick(self.now, &mut self.known, &mut self.output);
+        self.gather();
+    }
+
+    /// From now on this much is done.
+    pub(crate) fn govern(&mut self, effort: Effort) {
+        self.sessions.govern(effort, self.now, &mut self.known, &mut self.output);
         self.gather();
     }
 

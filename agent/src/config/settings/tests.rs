@@ -254,6 +254,22 @@ fn batches_names_and_paths() {
     );
 }
 
+#[test]
+fn budgets() {
+    assert_eq!(good(none(), &[]).budgets, Budgets { cores: Some(0.5), memory: Some(256 << 20) });
+    let f = file("max_cpu = \"20%\"\nmax_rss = \"64MiB\"\n");
+    let said = [("SPANWISE_MAX_CPU", "0.1"), ("SPANWISE_MAX_RSS", "off")];
+    assert_eq!(good(with_file(&f), &[]).budgets, Budgets { cores: Some(0.2), memory: Some(64 << 20) });
+    assert_eq!(good(with_file(&f), &said).budgets, Budgets { cores: Some(0.1), memory: None });
+    let options = Options { max_cpu: Some("off".into()), max_rss: Some("1GiB".into()), ..with_file(&f) };
+    assert_eq!(good(options, &said).budgets, Budgets { cores: None, memory: Some(1 << 30) });
+    let error = bad(none(), &[("SPANWISE_MAX_RSS", "64")]);
+    assert!(error.starts_with("SPANWISE_MAX_RSS is \"64\", but it must be a number of bytes"), "{error}");
+    let error = bad(Options { max_cpu: Some("0".into()), ..none() }, &[]);
+    assert!(error.starts_with("--max-cpu is \"0\", but it must be a share"), "{error}");
+    assert!(bad(with_file(&file("max_rss = \"1\"")), &[]).starts_with("max_rss in the configuration file"));
+}
+
 /// The example among the deployment files.
 fn example() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/spanwise.toml")).unwrap()
@@ -280,8 +296,20 @@ fn the_example_has_every_key() {
     let text: Vec<String> = example().lines().map(uncommented).collect();
     let file = file(&text.join("\n"));
     // Without "..": a new key does not compile until it stands here.
-    let File { exporters, file, sampler, service_name, plane, duration, record, ready_file, otlp, batch } =
-        File::read(file.path()).unwrap();
+    let File {
+        exporters,
+        file,
+        sampler,
+        service_name,
+        plane,
+        duration,
+        record,
+        ready_file,
+        max_cpu,
+        max_rss,
+        otlp,
+        batch,
+    } = File::read(file.path()).unwrap();
     let FileOtlp {
         endpoint,
         protocol,
@@ -302,6 +330,8 @@ fn the_example_has_every_key() {
         duration,
         record,
         ready_file,
+        max_cpu,
+        max_rss,
         endpoint,
         protocol,
         compression,
