@@ -166,7 +166,7 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "PATH", help_heading = "Capture")]
     pub ready_file: Option<String>,
     /// CPU time the agent may take, its programs in the kernel included, as a share of one core (0.5 or 50%); above it,
-    /// it captures less, step by step, and says so. `off` for no bound [default: 0.5] [env: SPANWISE_MAX_CPU]
+    /// it captures less, step by step, and says so. `off` for no bound [default: 1] [env: SPANWISE_MAX_CPU]
     #[arg(long, value_name = "SHARE", help_heading = "Capture")]
     pub max_cpu: Option<String>,
     /// Resident memory the agent may take, with its unit: 256MiB, 1GiB, 300MB; above it, it captures less in the same

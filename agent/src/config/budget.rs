@@ -4,7 +4,7 @@ use super::error::ConfigError;
 use super::said::Said;
 
 /// Cores that the agent and its programs may take unless said otherwise; docs/adr/0008-governor.md says why.
-const CORES: f64 = 0.5;
+const CORES: f64 = 1.0;
 /// Resident memory unless said otherwise.
 const MEMORY: u64 = 256 << 20;
 /// Less cannot be measured well.

@@ -256,7 +256,7 @@ fn batches_names_and_paths() {
 
 #[test]
 fn budgets() {
-    assert_eq!(good(none(), &[]).budgets, Budgets { cores: Some(0.5), memory: Some(256 << 20) });
+    assert_eq!(good(none(), &[]).budgets, Budgets { cores: Some(1.0), memory: Some(256 << 20) });
     let f = file("max_cpu = \"20%\"\nmax_rss = \"64MiB\"\n");
     let said = [("SPANWISE_MAX_CPU", "0.1"), ("SPANWISE_MAX_RSS", "off")];
     assert_eq!(good(with_file(&f), &[]).budgets, Budgets { cores: Some(0.2), memory: Some(64 << 20) });
