@@ -165,6 +165,10 @@ pub struct CaptureArgs {
     /// [default: none] [env: SPANWISE_READY_FILE]
     #[arg(long, value_name = "PATH", help_heading = "Capture")]
     pub ready_file: Option<String>,
+    /// Do without the filter that leaves the agent only the system calls it needs, for systems whose libraries make unusual
+    /// ones [default: the filter is on] [env: SPANWISE_NO_SECCOMP=true]
+    #[arg(long, help_heading = "Capture")]
+    pub no_seccomp: bool,
 }
 
 impl OutputArgs {
@@ -184,6 +188,7 @@ impl OutputArgs {
             duration: of(|c| &c.duration),
             record: of(|c| &c.record),
             ready_file: of(|c| &c.ready_file),
+            no_seccomp: capture.is_some_and(|capture| capture.no_seccomp),
         };
         Ok(Settings::resolve(&options, env)?)
     }

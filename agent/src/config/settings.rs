@@ -39,6 +39,8 @@ pub struct Options {
     pub record: Option<String>,
     /// `--ready-file`.
     pub ready_file: Option<String>,
+    /// `--no-seccomp`.
+    pub no_seccomp: bool,
 }
 
 /// How spans are gathered before they are exported (`OTEL_BSP_*`).
@@ -73,6 +75,8 @@ pub struct Settings {
     pub record: Option<PathBuf>,
     /// Create this file when the probes are live.
     pub ready_file: Option<PathBuf>,
+    /// Put the system call filter on (not with `--no-seccomp`).
+    pub seccomp: bool,
     /// Batching.
     pub batch: Batch,
     /// `OTEL_SDK_DISABLED`: trace nothing.
@@ -149,6 +153,7 @@ impl Settings {
                     .into(),
             );
         }
+        let no_seccomp = options.no_seccomp || no_seccomp(env)?;
         let exporters = exporters(options, env, &file, &mut notes)?;
         let batch = batch(env, &file)?;
         let same_file = |a: &PathBuf| exporters.iter().any(|e| matches!(e, Exporter::File(b) if a == b));
@@ -167,11 +172,21 @@ impl Settings {
             duration,
             record,
             ready_file,
+            seccomp: !no_seccomp,
             batch,
             disabled,
             notes,
         })
     }
+}
+
+fn no_seccomp(env: &Environment) -> Result<bool, ConfigError> {
+    let said = Places { option: None, variables: &["SPANWISE_NO_SECCOMP"], key: None }.find(env);
+    said.map_or(Ok(false), |said| match said.value.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(ConfigError::value(&said, "it must be true or false")),
+    })
 }
 
 fn named(said: &Said) -> Result<Box<str>, ConfigError> {
