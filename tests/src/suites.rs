@@ -4,12 +4,14 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod environment;
 mod ground;
 mod harmless;
 mod hostile;
 mod http_servers;
 mod namespaces;
 mod overrun;
+mod privileges;
 mod run;
 mod sampling;
 mod signals;
@@ -36,6 +38,8 @@ pub const SUITES: &[&[Case]] = &[
     harmless::CASES,
     overrun::CASES,
     bad_input::CASES,
+    privileges::CASES,
+    environment::CASES,
     hostile::CASES,
     collector::CASES,
 ];

@@ -15,11 +15,11 @@ use super::CliError;
 use super::stop::Stop;
 use crate::config::Settings;
 use crate::export::{Exporters, Limits, STOP_WITHIN};
+use crate::kernel::hazard::{Feature, Hazards, Lockdown, lockdown};
 use crate::kernel::load::{Kernel, LoadError};
 use crate::kernel::priority::Priority;
 use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
-use crate::kernel::hazard::{Feature, Hazards, Lockdown, lockdown};
 use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
 use crate::process::{Language, Naming, Process, Registry, Service, descendants};
@@ -113,13 +113,16 @@ impl From<LoadError> for CliError {
         match error {
             // The capabilities are there, as was seen before: something else forbids it.
             LoadError::Permission(what) => {
-                let why = privilege::advice_on_permission()
-                    .unwrap_or_else(|| "something else on this host forbids it; spanwise doctor may know what".into());
+                let why = privilege::advice_on_permission().unwrap_or_else(|| {
+                    "something else on this host forbids it; spanwise doctor may know what".into()
+                });
                 Self::not_possible(format!("not permitted to load BPF programs ({what}): {why}"))
             }
             LoadError::Plane(_) | LoadError::Btf(_) => Self::not_possible(error.to_string()),
             LoadError::Other(what) => match privilege::advice(&what) {
-                Some(advice) => Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}")),
+                Some(advice) => {
+                    Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}"))
+                }
                 None => Self::failed(LoadError::Other(what).to_string()),
             },
             LoadError::Stub => Self::failed(error.to_string()),
@@ -154,6 +157,9 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
     privilege::check_load(matches!(targets, Targets::Command(_)))?;
     // Only what can be found wrong without side effects comes before this.
+    if let Some(note) = privilege::too_little_memory() {
+        eprintln!("spanwise: {note}");
+    }
     let locked_memory = privilege::raise_locked_memory();
     let mut kernel = Kernel::load(settings.plane).map_err(|error| {
         // Only in this mode is the hazard the reason of the failure, and only now is it worth the time to look.

@@ -133,7 +133,8 @@ fn lockdown(report: &mut Report, facts: &Facts) -> bool {
             false
         }
         Some(mode) => {
-            report.ok("lockdown", format!("Lockdown mode {} forbids nothing that Spanwise does.", mode.name()));
+            report
+                .ok("lockdown", format!("Lockdown mode {} forbids nothing that Spanwise does.", mode.name()));
             true
         }
         None => {

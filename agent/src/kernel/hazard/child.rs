@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a child ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
+pub(in crate::kernel) enum End {
     /// With this code.
     Code(i32),
     /// By this signal.
@@ -18,14 +18,14 @@ pub(super) enum End {
 }
 
 /// A child process that is gone when this is dropped.
-pub(super) struct Child {
+pub(in crate::kernel) struct Child {
     pid: libc::pid_t,
     ended: bool,
 }
 
 impl Child {
     /// Makes a process that runs `work`, which may make system calls and touch nothing else (other threads hold locks).
-    pub(super) fn start(work: impl FnOnce() -> u8) -> io::Result<Self> {
+    pub(in crate::kernel) fn start(work: impl FnOnce() -> u8) -> io::Result<Self> {
         // SAFETY: the child calls only what `work` is allowed to, and ends without returning.
         #[expect(unsafe_code, reason = "system call")]
         let pid = unsafe { libc::fork() };
@@ -50,7 +50,7 @@ impl Child {
         self.pid
     }
 
-    pub(super) fn wait(mut self) -> io::Result<End> {
+    pub(in crate::kernel) fn wait(mut self) -> io::Result<End> {
         let until = Instant::now() + PATIENCE;
         loop {
             let mut status = 0;
@@ -104,7 +104,8 @@ fn call() -> u8 {
 
 /// The same under a filter that refuses that call and no other.
 fn call_under_filter() -> u8 {
-    let statement = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
+    let statement =
+        |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
     let mut code = [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, URETPROBE as u32),
@@ -114,7 +115,8 @@ fn call_under_filter() -> u8 {
     let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
     // SAFETY: the program is alive during the call and as long as it says.
     #[expect(unsafe_code, reason = "system call")]
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { call() } else { 255 }
 }
 

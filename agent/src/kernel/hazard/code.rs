@@ -23,7 +23,8 @@ impl Code {
     pub(super) fn new(instructions: &[u8]) -> io::Result<Self> {
         // SAFETY: the name is a valid text; the kernel makes a new descriptor.
         #[expect(unsafe_code, reason = "system call")]
-        let fd = unsafe { libc::syscall(libc::SYS_memfd_create, c"spanwise-trial".as_ptr(), libc::MFD_CLOEXEC) };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_memfd_create, c"spanwise-trial".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

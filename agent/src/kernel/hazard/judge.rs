@@ -69,7 +69,9 @@ fn kernel_memory(facts: &Facts) -> Judged {
             "Boot with lockdown=integrity, which Spanwise is built for.",
         ),
         (Trial::Failed(why), _) => refuse(
-            format!("The kernel does not load a program that reads its memory ({why}), so nothing can be captured."),
+            format!(
+                "The kernel does not load a program that reads its memory ({why}), so nothing can be captured."
+            ),
             "Run as root, or with CAP_BPF and CAP_PERFMON.",
         ),
         (other, _) => untried("Reading the kernel's memory", other, AS_ROOT),
@@ -78,7 +80,9 @@ fn kernel_memory(facts: &Facts) -> Judged {
 
 fn user_memory_write(facts: &Facts) -> Judged {
     match facts.lockdown {
-        Some(Lockdown::None) => allow("The kernel lets BPF programs write to processes; nothing in Spanwise does."),
+        Some(Lockdown::None) => {
+            allow("The kernel lets BPF programs write to processes; nothing in Spanwise does.")
+        }
         Some(mode) => refuse(
             format!("Lockdown mode {} forbids BPF programs to write to processes.", mode.name()),
             "Nothing is lost: nothing in Spanwise writes to processes.",
@@ -97,7 +101,11 @@ fn sockets(trial: &Trial) -> Judged {
             "On this kernel a socket that is put into a sockmap says that it has nothing to read (FIONREAD is 0), which stalls programs, so headers are never injected.",
             "Use a kernel that has the repair; traces are joined without injected headers.",
         ),
-        other => untried("Putting sockets into a sockmap", other, "It takes CAP_NET_ADMIN and a loopback device that is up."),
+        other => untried(
+            "Putting sockets into a sockmap",
+            other,
+            "It takes CAP_NET_ADMIN and a loopback device that is up.",
+        ),
     }
 }
 
@@ -109,7 +117,9 @@ fn return_probes(trial: &Trial) -> Judged {
             "On this kernel a return probe ends by a system call that seccomp filters refuse, which kills the program, so processes with a filter get no return probes.",
             "Use Linux 6.14 or newer.",
         ),
-        other => untried("A return probe under a seccomp filter", other, "Run where processes can be started."),
+        other => {
+            untried("A return probe under a seccomp filter", other, "Run where processes can be started.")
+        }
     }
 }
 
@@ -235,10 +245,12 @@ mod tests {
 
     #[test]
     fn paranoia_is_named() {
-        let facts =
-            Facts { perf: Trial::Failed("denied".into()), perf_event_paranoid: Some(4), ..sound() };
+        let facts = Facts { perf: Trial::Failed("denied".into()), perf_event_paranoid: Some(4), ..sound() };
         let row = row(Feature::PerfProbes, &facts);
-        assert!(row.sentence.contains("perf_event_paranoid is 4") && row.sentence.contains("denied"), "{row:?}");
+        assert!(
+            row.sentence.contains("perf_event_paranoid is 4") && row.sentence.contains("denied"),
+            "{row:?}"
+        );
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl Lockdown {
 /// The mode as the kernel shows it; where that is not mounted, as it was asked for at boot.
 pub fn lockdown() -> Option<Lockdown> {
     let read = |path| read_to_string(path).ok();
-    let shown = read("/sys/kernel/security/lockdown").as_deref().and_then(chosen).and_then(Lockdown::from_name);
+    let shown =
+        read("/sys/kernel/security/lockdown").as_deref().and_then(chosen).and_then(Lockdown::from_name);
     shown.or_else(|| asked(&read("/proc/cmdline")?).and_then(Lockdown::from_name))
 }
 

@@ -13,6 +13,8 @@ pub(in crate::kernel) mod raw;
 mod sockets;
 mod trial;
 
+#[cfg(test)]
+pub(in crate::kernel) use child::{Child, End};
 pub use judge::{Row, Verdict};
 pub use lockdown::{Lockdown, lockdown};
 

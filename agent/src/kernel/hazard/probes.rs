@@ -15,8 +15,7 @@ fn perf_probe(code: &Code, offset: u64, pid: libc::pid_t) -> io::Result<OwnedFd>
     let path = code.path();
     // Words of 8 bytes of `struct perf_event_attr`, first version with `config2`: type and size, config, period, sample and
     // read format, flags, wake-up and breakpoint type, path, offset.
-    let attributes: [u64; 9] =
-        [u64::from(kind) | 72 << 32, 0, 0, 0, 0, 0, 0, path.as_ptr() as u64, offset];
+    let attributes: [u64; 9] = [u64::from(kind) | 72 << 32, 0, 0, 0, 0, 0, 0, path.as_ptr() as u64, offset];
     // SAFETY: attributes and path are alive during the call; the size is in the attributes.
     #[expect(unsafe_code, reason = "system call")]
     let fd = unsafe {
@@ -56,6 +55,9 @@ pub(super) fn nop5() -> io::Result<Trial> {
         return Ok(Trial::Absent);
     }
     let code = Code::new(RED_ZONE)?;
+    if code.run(NUMBER) != NUMBER {
+        return Err(io::Error::other("the function of the trial is wrong without a probe"));
+    }
     let (go_read, go_write) = io::pipe()?;
     let reading = go_read.as_raw_fd();
     let child = Child::start(|| {

@@ -105,9 +105,8 @@ pub(super) fn install(signal_child: bool) -> io::Result<()> {
     let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     // SAFETY: the program is alive during the call and as long as it says; the kernel copies it.
     #[expect(unsafe_code, reason = "system call")]
-    let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     match result {
         0 => Ok(()),
         thread if thread > 0 => {
@@ -203,6 +202,36 @@ mod tests {
         assert_eq!(call(libc::SYS_ioctl, with(1, 0x5412)), REFUSE, "typing into a terminal");
         assert_eq!(judge(&program(true), MACHINE, libc::SYS_kill as u32, with(1, 15)), ALLOW);
         assert_eq!(judge(&program(true), MACHINE, libc::SYS_kill as u32, with(1, 10)), REFUSE);
+    }
+
+    /// The kernel reads the program as the interpreter does.
+    #[test]
+    fn the_kernel_takes_it() {
+        use crate::kernel::hazard::{Child, End};
+        let child = Child::start(|| {
+            // SAFETY: system calls of a process of its own, with arguments that are valid or not looked at.
+            #[expect(unsafe_code, reason = "system calls")]
+            unsafe {
+                let errno = || *libc::__errno_location();
+                let path = c"/bin/true".as_ptr();
+                let mut wrong = 0;
+                wrong |= u8::from(install(false).is_err());
+                wrong |= u8::from(libc::getppid() <= 0) << 1;
+                libc::syscall(libc::SYS_execve, path, 0, 0);
+                wrong |= u8::from(errno() != libc::EPERM) << 2;
+                libc::syscall(libc::SYS_clone3, 0, 0);
+                wrong |= u8::from(errno() != libc::ENOSYS) << 3;
+                libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
+                wrong |= u8::from(errno() != libc::EPERM) << 4;
+                wrong |= u8::from(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) < 0) << 5;
+                libc::fork();
+                wrong |= u8::from(errno() != libc::EPERM) << 6;
+                libc::kill(libc::getppid(), 0);
+                wrong |= u8::from(errno() != libc::EPERM) << 7;
+                wrong
+            }
+        });
+        assert_eq!(child.unwrap().wait().unwrap(), End::Code(0));
     }
 
     #[test]

@@ -7,14 +7,13 @@
 mod calls;
 pub mod caps;
 mod filter;
+mod limits;
 mod surroundings;
 mod threads;
 
 pub use caps::{Capability, Set};
-pub use surroundings::{
-    LockedMemory, PidView, Refusal, advice, advice_on_permission, cannot_look, check_load, in_user_namespace, losses, pid_view,
-    raise_locked_memory,
-};
+pub use limits::{LockedMemory, advice, advice_on_permission, raise_locked_memory, too_little_memory};
+pub use surroundings::{PidView, Refusal, cannot_look, check_load, in_user_namespace, losses, pid_view};
 
 use caps::Sets;
 
@@ -44,7 +43,8 @@ pub fn reduce(needs: Needs) -> Reduced {
     let mut reduced = Reduced::default();
     let Ok(now) = Sets::of_this_thread() else {
         reduced.losses.push(
-            "the agent keeps its privileges, because this kernel does not tell which it has (capget failed)".into(),
+            "the agent keeps its privileges, because this kernel does not tell which it has (capget failed)"
+                .into(),
         );
         return reduced;
     };
@@ -62,7 +62,9 @@ pub fn reduce(needs: Needs) -> Reduced {
     }
     let own = Sets { effective: keep, permitted: keep, inheritable: Set::default() };
     if let Err(error) = caps::no_new_privileges().and_then(|()| own.apply()) {
-        reduced.losses.push(format!("the agent keeps its privileges, because giving them up failed: {error}"));
+        reduced
+            .losses
+            .push(format!("the agent keeps its privileges, because giving them up failed: {error}"));
     }
     if needs.filter
         && let Err(error) = filter::install(needs.signal_child)

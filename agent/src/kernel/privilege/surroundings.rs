@@ -29,23 +29,34 @@ pub enum PidView {
     Unknown,
 }
 
-fn namespace(path: &str) -> Option<u64> {
-    read_link(path).ok()?.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+fn namespace(path: impl AsRef<Path>) -> Option<u64> {
+    read_link(path.as_ref()).ok()?.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
 
 /// What process ids mean here.
 pub fn pid_view() -> PidView {
     let own = namespace("/proc/self/ns/pid").or_else(|| namespace("/proc/thread-self/ns/pid"));
-    judge_view(own, namespace("/proc/1/ns/pid"))
+    judge_view(own, shows_host)
 }
 
-fn judge_view(own: Option<u64>, of_first: Option<u64>) -> PidView {
-    match (own, of_first) {
-        (Some(INITIAL_PID_NAMESPACE), _) => PidView::Host,
-        (_, Some(INITIAL_PID_NAMESPACE)) => PidView::HostInProc,
-        (Some(_), _) => PidView::Own,
-        (None, _) => PidView::Unknown,
+fn judge_view(own: Option<u64>, shows_host: impl FnOnce() -> bool) -> PidView {
+    match own {
+        Some(INITIAL_PID_NAMESPACE) => PidView::Host,
+        Some(_) if shows_host() => PidView::HostInProc,
+        Some(_) => PidView::Own,
+        None => PidView::Unknown,
     }
+}
+
+/// Whether `/proc` shows a process of the host's namespace, which only the host's own `/proc` does. Some hosts protect their
+/// first process from being looked at, so a few are tried.
+fn shows_host() -> bool {
+    const TRIES: usize = 1000;
+    let Ok(entries) = std::fs::read_dir("/proc") else { return false };
+    let processes = entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
+    processes.take(TRIES).any(|entry| namespace(entry.path().join("ns/pid")) == Some(INITIAL_PID_NAMESPACE))
 }
 
 /// Whether the agent's capabilities are those of a user namespace, which the kernel does not accept for BPF.
@@ -149,69 +160,6 @@ pub fn losses(pids: impl IntoIterator<Item = u32>) -> Option<String> {
     })
 }
 
-/// The limit of locked memory as it was; put back when this is dropped, so that a program that is started gets it.
-pub struct LockedMemory(Option<libc::rlimit>);
-
-fn set_locked_memory(limit: libc::rlimit) -> bool {
-    // SAFETY: `limit` is alive during the call.
-    #[expect(unsafe_code, reason = "system call")]
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) == 0
-    }
-}
-
-impl Drop for LockedMemory {
-    fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            set_locked_memory(before);
-        }
-    }
-}
-
-/// Raises the limit of locked memory as far as this process may: before Linux 5.11 maps count against it when they are made.
-pub fn raise_locked_memory() -> LockedMemory {
-    let Some(before) = locked_memory() else { return LockedMemory(None) };
-    let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    let raised = set_locked_memory(all) || set_locked_memory(libc::rlimit { rlim_cur: before.rlim_max, ..before });
-    LockedMemory(raised.then_some(before))
-}
-
-fn locked_memory() -> Option<libc::rlimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the result.
-    #[expect(unsafe_code, reason = "system call")]
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
-    known.then_some(limit)
-}
-
-/// What to do about a failure of the kernel to load, from its error number.
-pub fn advice(failure: &str) -> Option<String> {
-    const NUMBERS: [(i32, &str); 4] = [
-        (
-            libc::ENOMEM,
-            "the memory limit of the agent's cgroup is too low for its maps, which count against it; give it 64 MiB or more",
-        ),
-        (
-            libc::E2BIG,
-            "a map or program is larger than this kernel allows; use a newer kernel, or report its version",
-        ),
-        (libc::EMFILE, "the agent may open too few files; raise the limit (ulimit -n) to 64 or more"),
-        (libc::ENFILE, "the host has no room for more open files; raise fs.file-max"),
-    ];
-    let (_, advice) = NUMBERS.iter().find(|(number, _)| failure.contains(&format!("(os error {number})")))?;
-    Some((*advice).to_owned())
-}
-
-/// What to do when the kernel refuses although the capabilities are there. To be asked while [`LockedMemory`] lives.
-pub fn advice_on_permission() -> Option<String> {
-    let limit = locked_memory().filter(|limit| limit.rlim_cur != libc::RLIM_INFINITY)?;
-    Some(format!(
-        "locked memory is limited to {} bytes, and before Linux 5.11 maps count against that; run with ulimit -l unlimited, or \
-         give the agent CAP_SYS_RESOURCE",
-        limit.rlim_cur
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,10 +187,10 @@ mod tests {
 
     #[test]
     fn views() {
-        assert_eq!(judge_view(Some(INITIAL_PID_NAMESPACE), None), PidView::Host);
-        assert_eq!(judge_view(Some(7), Some(INITIAL_PID_NAMESPACE)), PidView::HostInProc);
-        assert_eq!(judge_view(Some(7), Some(7)), PidView::Own);
-        assert_eq!(judge_view(None, None), PidView::Unknown);
+        assert_eq!(judge_view(Some(INITIAL_PID_NAMESPACE), || false), PidView::Host);
+        assert_eq!(judge_view(Some(7), || true), PidView::HostInProc);
+        assert_eq!(judge_view(Some(7), || false), PidView::Own);
+        assert_eq!(judge_view(None, || true), PidView::Unknown);
     }
 
     #[test]
@@ -250,22 +198,5 @@ mod tests {
         assert!(exists(std::process::id()) && exists(1));
         assert!(!exists(4_194_303));
         assert_eq!(cannot_look(4_194_303), None);
-    }
-
-    #[test]
-    fn the_limit_of_locked_memory_comes_back() {
-        let both = || locked_memory().map(|limit| (limit.rlim_cur, limit.rlim_max));
-        let before = both();
-        let raised = raise_locked_memory();
-        assert!(both() >= before);
-        drop(raised);
-        assert_eq!(both(), before);
-    }
-
-    #[test]
-    fn failures_get_advice() {
-        assert!(advice("failed to create map `EVENTS`: x (os error 12)").unwrap().contains("memory limit"));
-        assert!(advice("failed: Too many open files (os error 24)").unwrap().contains("ulimit -n"));
-        assert_eq!(advice("Invalid argument (os error 22)"), None);
     }
 }

@@ -95,7 +95,10 @@ fn an_old_kernel_falls_back() {
     assert_eq!(status(&report, "io_uring"), Some(Status::Limited));
     facts.btf.as_mut().unwrap().syscall = Some("none".into());
     assert_eq!(judge(&facts).best_plane, None);
-    assert_eq!(judge(&Facts { capabilities: Set::of(&[Capability::SYS_ADMIN]).0, ..good() }).best_plane, Some("sock"));
+    assert_eq!(
+        judge(&Facts { capabilities: Set::of(&[Capability::SYS_ADMIN]).0, ..good() }).best_plane,
+        Some("sock")
+    );
 }
 
 #[test]
