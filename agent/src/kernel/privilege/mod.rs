@@ -89,3 +89,25 @@ fn maps_work_without_privileges(now: Sets) -> bool {
     // If this fails, what is missing afterwards is on the list of what goes anyway, except CAP_BPF.
     now.apply().is_ok() && works
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hazard::raw::Map;
+    use super::*;
+
+    /// What is foretold with the capability only switched off is what comes when it is gone. Capabilities are the thread's own.
+    #[test]
+    fn what_is_foretold_of_maps_comes() {
+        std::thread::spawn(|| {
+            let Ok(map) = Map::array(1) else { return };
+            let before = Sets::of_this_thread().unwrap();
+            let foretold = maps_work_without_privileges(before);
+            assert_eq!(Sets::of_this_thread().unwrap(), before, "the trial gave something up for good");
+            println!("maps work without privileges: {foretold}");
+            Sets::default().apply().unwrap();
+            assert_eq!(map.update(0, 1).is_ok(), foretold);
+        })
+        .join()
+        .unwrap();
+    }
+}
