@@ -226,7 +226,14 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     }
     // The program of `run` has its own by now; from here on nothing is opened that takes more than looking at processes.
     let needs = privilege::Needs { signal_child: child.is_some(), filter: settings.seccomp };
-    for loss in privilege::reduce(needs).losses {
+    let begin = Instant::now();
+    let reduced = privilege::reduce(needs);
+    tracing::info!(
+        "capabilities {:#x} are kept, the others given up in {:?}",
+        reduced.kept.0,
+        begin.elapsed()
+    );
+    for loss in reduced.losses {
         eprintln!("spanwise: {loss}");
     }
     priority::step_back();
