@@ -24,6 +24,8 @@ pub struct Options {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     no_file: bool,
+    under: Vec<String>,
+    program: Option<PathBuf>,
 }
 
 impl Options {
@@ -36,6 +38,18 @@ impl Options {
     /// One more variable.
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.environment.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Started by this command, which makes itself the agent: the agent's path and arguments follow it.
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under.extend(command.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    /// Another copy of the agent.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
         self
     }
 
@@ -97,7 +111,8 @@ impl Agent {
         for left in [Some(&ready), Some(&stats), traces.as_ref()].into_iter().flatten() {
             let _ = std::fs::remove_file(left);
         }
-        let mut agent = Command::new(paths::agent()?);
+        let program = options.program.clone().map_or_else(paths::agent, Ok)?;
+        let mut agent = under(&options.under, &program);
         clean_environment(&mut agent);
         agent.args(what).arg("--ready-file").arg(&ready);
         if let Some(traces) = &traces {
@@ -200,6 +215,29 @@ pub fn once(dir: &Path, arguments: &[&str], limit: Duration) -> Result<(Option<i
     let mut command = Command::new(paths::agent()?);
     clean_environment(&mut command);
     command.args(arguments).current_dir(dir);
+    let (status, stdout, stderr) = crate::proc::run("spanwise-once", &mut command, dir, limit)?;
+    Ok((status.code(), stdout, stderr))
+}
+
+/// A command that becomes the program.
+fn under(command: &[String], program: &Path) -> Command {
+    let Some((first, rest)) = command.split_first() else { return Command::new(program) };
+    let mut all = Command::new(first);
+    all.args(rest).arg(program);
+    all
+}
+
+/// [`once`], started by another command (see [`Options::under`]).
+pub fn once_under(
+    dir: &Path,
+    command: &[String],
+    program: &Path,
+    arguments: &[&str],
+    limit: Duration,
+) -> Result<(Option<i32>, String, String)> {
+    let mut command = under(command, program);
+    clean_environment(&mut command);
+    command.args(arguments).current_dir("/");
     let (status, stdout, stderr) = crate::proc::run("spanwise-once", &mut command, dir, limit)?;
     Ok((status.code(), stdout, stderr))
 }

@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod environment;
 mod governor;
 mod ground;
 mod harmless;
@@ -11,6 +12,7 @@ mod hostile;
 mod http_servers;
 mod namespaces;
 mod overrun;
+mod privileges;
 mod run;
 mod sampling;
 mod signals;
@@ -37,6 +39,8 @@ pub const SUITES: &[&[Case]] = &[
     harmless::CASES,
     overrun::CASES,
     bad_input::CASES,
+    privileges::CASES,
+    environment::CASES,
     hostile::CASES,
     collector::CASES,
     governor::CASES,

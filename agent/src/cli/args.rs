@@ -173,6 +173,10 @@ pub struct CaptureArgs {
     /// steps. `off` for no bound [default: 256MiB] [env: SPANWISE_MAX_RSS]
     #[arg(long, value_name = "BYTES", help_heading = "Capture")]
     pub max_rss: Option<String>,
+    /// Do without the filter that leaves the agent only the system calls it needs, for systems whose libraries make unusual
+    /// ones [default: the filter is on] [env: SPANWISE_NO_SECCOMP=true]
+    #[arg(long, help_heading = "Capture")]
+    pub no_seccomp: bool,
 }
 
 impl OutputArgs {
@@ -194,6 +198,7 @@ impl OutputArgs {
             ready_file: of(|c| &c.ready_file),
             max_cpu: of(|c| &c.max_cpu),
             max_rss: of(|c| &c.max_rss),
+            no_seccomp: capture.is_some_and(|capture| capture.no_seccomp),
         };
         Ok(Settings::resolve(&options, env)?)
     }

@@ -18,11 +18,12 @@ use crate::config::Settings;
 use crate::export::{Exporters, Limits, STOP_WITHIN};
 use crate::governor::follow::{self, Following};
 use crate::governor::{Governor, KernelSide};
+use crate::kernel::hazard::{Feature, Hazards, Lockdown, lockdown};
 use crate::kernel::load::{Kernel, LoadError};
 use crate::kernel::priority::Priority;
 use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
-use crate::kernel::{clock, priority, signal};
+use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
 use crate::process::{Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
@@ -139,11 +140,28 @@ impl Origin for Live {
 impl From<LoadError> for CliError {
     fn from(error: LoadError) -> Self {
         match error {
-            LoadError::Permission(_) | LoadError::Plane(_) | LoadError::Btf(_) => {
-                Self::not_possible(error.to_string())
+            // The capabilities are there, as was seen before: something else forbids it.
+            LoadError::Permission(what) => {
+                let why = privilege::advice_on_permission().unwrap_or_else(|| {
+                    "something else on this host forbids it; spanwise doctor may know what".into()
+                });
+                Self::not_possible(format!("not permitted to load BPF programs ({what}): {why}"))
             }
-            LoadError::Stub | LoadError::Other(_) => Self::failed(error.to_string()),
+            LoadError::Plane(_) | LoadError::Btf(_) => Self::not_possible(error.to_string()),
+            LoadError::Other(what) => match privilege::advice(&what) {
+                Some(advice) => {
+                    Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}"))
+                }
+                None => Self::failed(LoadError::Other(what).to_string()),
+            },
+            LoadError::Stub => Self::failed(error.to_string()),
         }
+    }
+}
+
+impl From<privilege::Refusal> for CliError {
+    fn from(refusal: privilege::Refusal) -> Self {
+        Self::not_possible(refusal.0)
     }
 }
 
@@ -166,8 +184,23 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         Limits { batch_spans: settings.batch.size as u64, delay: settings.batch.delay, ..Limits::default() };
     let recorder = settings.record.as_deref().map(create_recording).transpose()?;
     let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
+    privilege::check_load(matches!(targets, Targets::Command(_)))?;
     // Only what can be found wrong without side effects comes before this.
-    let mut kernel = Kernel::load(settings.plane)?;
+    if let Some(note) = privilege::too_little_memory() {
+        eprintln!("spanwise: {note}");
+    }
+    let locked_memory = privilege::raise_locked_memory();
+    let mut kernel = Kernel::load(settings.plane).map_err(|error| {
+        // Only in this mode is the hazard the reason of the failure, and only now is it worth the time to look.
+        let hazards = |feature| Hazards::look(&[feature]).allows(feature);
+        match (&error, lockdown()) {
+            (LoadError::Permission(_) | LoadError::Other(_), Some(Lockdown::Confidentiality)) => {
+                hazards(Feature::KernelMemory).map_or_else(CliError::not_possible, |()| error.into())
+            }
+            _ => error.into(),
+        }
+    })?;
+    drop(locked_memory);
     // Their threads are made by one that has stepped back; this one, whose child the program of `run` will be, has not.
     let exporters = std::thread::scope(|scope| {
         let started = scope.spawn(|| {
@@ -202,6 +235,9 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     }
     let child = match targets {
         Targets::Processes(processes) => {
+            if let Some(loss) = privilege::losses(processes.iter().map(|process| process.tgid)) {
+                eprintln!("spanwise: {loss}");
+            }
             follow(&mut live, &processes)?;
             None
         }
@@ -217,6 +253,18 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     };
     if let Some(ready) = &mut ready {
         ready.create()?;
+    }
+    // The program of `run` has its own by now; from here on nothing is opened that takes more than looking at processes.
+    let needs = privilege::Needs { signal_child: child.is_some(), filter: settings.seccomp };
+    let begin = Instant::now();
+    let reduced = privilege::reduce(needs);
+    tracing::info!(
+        "capabilities {:#x} are kept, the others given up in {:?}",
+        reduced.kept.0,
+        begin.elapsed()
+    );
+    for loss in reduced.losses {
+        eprintln!("spanwise: {loss}");
     }
     priority::step_back();
     let governor = Governor::new(settings.budgets, Instant::now(), kernel_side(&live.kernel));

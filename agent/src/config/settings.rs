@@ -44,6 +44,8 @@ pub struct Options {
     pub max_cpu: Option<String>,
     /// `--max-rss`.
     pub max_rss: Option<String>,
+    /// `--no-seccomp`.
+    pub no_seccomp: bool,
 }
 
 /// How spans are gathered before they are exported (`OTEL_BSP_*`).
@@ -80,6 +82,8 @@ pub struct Settings {
     pub ready_file: Option<PathBuf>,
     /// What the agent may use.
     pub budgets: Budgets,
+    /// Put the system call filter on (not with `--no-seccomp`).
+    pub seccomp: bool,
     /// Batching.
     pub batch: Batch,
     /// `OTEL_SDK_DISABLED`: trace nothing.
@@ -163,6 +167,7 @@ impl Settings {
                     .into(),
             );
         }
+        let no_seccomp = options.no_seccomp || no_seccomp(env)?;
         let exporters = exporters(options, env, &file, &mut notes)?;
         let batch = batch(env, &file)?;
         let same_file = |a: &PathBuf| exporters.iter().any(|e| matches!(e, Exporter::File(b) if a == b));
@@ -182,11 +187,21 @@ impl Settings {
             record,
             ready_file,
             budgets,
+            seccomp: !no_seccomp,
             batch,
             disabled,
             notes,
         })
     }
+}
+
+fn no_seccomp(env: &Environment) -> Result<bool, ConfigError> {
+    let said = Places { option: None, variables: &["SPANWISE_NO_SECCOMP"], key: None }.find(env);
+    said.map_or(Ok(false), |said| match said.value.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(ConfigError::value(&said, "it must be true or false")),
+    })
 }
 
 fn named(said: &Said) -> Result<Box<str>, ConfigError> {

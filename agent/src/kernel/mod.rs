@@ -5,11 +5,13 @@
 
 pub mod btf;
 pub mod clock;
+pub mod hazard;
 pub mod load;
 pub mod object;
 pub mod offsets;
 pub mod plane;
 pub mod priority;
+pub mod privilege;
 pub mod record;
 pub mod recording;
 pub mod ring;

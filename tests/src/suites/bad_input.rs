@@ -81,7 +81,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// A complaint is short, names what is wrong, and is no panic.
-fn complaint(code: Option<i32>, stderr: &str, codes: &[i32], word: &str) -> Result<()> {
+pub(super) fn complaint(code: Option<i32>, stderr: &str, codes: &[i32], word: &str) -> Result<()> {
     ensure!(!stderr.contains("panicked"), "it panicked:\n{stderr}");
     ensure!(code.is_some_and(|code| codes.contains(&code)), "exit code {code:?}, not {codes:?}:\n{stderr}");
     ensure!(stderr.contains(word), "the complaint does not name `{word}`:\n{stderr}");

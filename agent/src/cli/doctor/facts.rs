@@ -3,8 +3,10 @@
 use std::fs::read_to_string;
 
 use crate::kernel::btf::Btf;
+use crate::kernel::hazard::{FEATURES, Hazards, Lockdown, Row, lockdown};
 use crate::kernel::offsets::{self, cost_of_missing, is_essential};
 use crate::kernel::plane::{COMPANIONS, Plane, SOCK_COMPANIONS};
+use crate::kernel::privilege::{self, PidView};
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -13,12 +15,16 @@ pub(super) struct Facts {
     pub(super) machine: &'static str,
     /// Findings in the type description, or why there are none.
     pub(super) btf: Result<BtfFacts, String>,
-    /// Name of the lockdown mode, if the kernel shows it.
-    pub(super) lockdown: Option<String>,
+    /// The lockdown mode, if the kernel shows it.
+    pub(super) lockdown: Option<Lockdown>,
     /// Effective capabilities.
     pub(super) capabilities: u64,
-    /// Inode of the process id namespace.
-    pub(super) pid_namespace: Option<u64>,
+    /// What process ids mean here.
+    pub(super) pid_view: PidView,
+    /// Whether the capabilities are those of a user namespace.
+    pub(super) user_namespace: bool,
+    /// What is dangerous on some kernels.
+    pub(super) hazards: Vec<Row>,
     pub(super) perf_event_paranoid: Option<i64>,
     pub(super) unprivileged_bpf_disabled: Option<i64>,
     pub(super) bpf_jit: Option<i64>,
@@ -73,9 +79,9 @@ impl Facts {
             btf: Btf::from_kernel().map(|btf| BtfFacts::of(&btf)).map_err(|error| error.to_string()),
             lockdown: lockdown(),
             capabilities: text("/proc/self/status").as_deref().and_then(effective).unwrap_or(0),
-            pid_namespace: std::fs::read_link("/proc/self/ns/pid")
-                .ok()
-                .and_then(|link| link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()),
+            pid_view: privilege::pid_view(),
+            user_namespace: privilege::in_user_namespace(),
+            hazards: Hazards::look(FEATURES).rows().to_vec(),
             perf_event_paranoid: number("/proc/sys/kernel/perf_event_paranoid"),
             unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
             bpf_jit: number("/proc/sys/net/core/bpf_jit_enable"),
@@ -92,21 +98,6 @@ fn text(path: &str) -> Option<String> {
 
 fn number(path: &str) -> Option<i64> {
     text(path)?.parse().ok()
-}
-
-/// The mode as the kernel shows it; where that is not mounted, as it was asked for at boot.
-fn lockdown() -> Option<String> {
-    let shown = text("/sys/kernel/security/lockdown").as_deref().and_then(chosen).map(str::to_owned);
-    shown.or_else(|| asked(&text("/proc/cmdline")?).map(str::to_owned))
-}
-
-fn asked(cmdline: &str) -> Option<&str> {
-    cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("lockdown=")).next_back()
-}
-
-/// `none [integrity] confidentiality` -> integrity.
-fn chosen(text: &str) -> Option<&str> {
-    Some(text.split_once('[')?.1.split_once(']')?.0)
 }
 
 fn effective(status: &str) -> Option<u64> {
@@ -130,10 +121,6 @@ mod tests {
 
     #[test]
     fn forms() {
-        assert_eq!(chosen("none [integrity] confidentiality"), Some("integrity"));
-        assert_eq!(chosen("none"), None);
-        assert_eq!(asked("ro lockdown=none quiet lockdown=integrity"), Some("integrity"));
-        assert_eq!(asked("ro"), None);
         assert_eq!(effective("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(0x1ff_ffff_ffff));
         assert_eq!(
             memlock("Max locked memory         8388608              8388608   bytes\n"),

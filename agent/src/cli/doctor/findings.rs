@@ -1,6 +1,8 @@
 //! Judges what was seen: each finding has a stable key, a status, a sentence, and what to do about it.
 
 use super::facts::{BtfFacts, Facts};
+use crate::kernel::hazard::{Lockdown, Verdict};
+use crate::kernel::privilege::{Capability, PidView, Set};
 
 /// How well something works here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,6 +13,8 @@ pub(super) enum Status {
     Limited,
     /// Does not work.
     Missing,
+    /// Would do harm here, so it is not used.
+    Refused,
 }
 
 impl Status {
@@ -19,6 +23,7 @@ impl Status {
             Self::Ok => "ok",
             Self::Limited => "limited",
             Self::Missing => "missing",
+            Self::Refused => "refused",
         }
     }
 }
@@ -56,14 +61,6 @@ impl Report {
     }
 }
 
-/// Inode of the first process id namespace, fixed in the kernel.
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-const DAC_READ_SEARCH: u32 = 2;
-const SYS_PTRACE: u32 = 19;
-const SYS_ADMIN: u32 = 21;
-const PERFMON: u32 = 38;
-const BPF: u32 = 39;
-
 /// What the facts mean.
 pub(super) fn judge(facts: &Facts) -> Report {
     let mut report = Report { kernel: facts.kernel.clone(), ..Report::default() };
@@ -73,6 +70,7 @@ pub(super) fn judge(facts: &Facts) -> Report {
     possible &= privileges(&mut report, facts);
     possible &= namespace(&mut report, facts);
     planes(&mut report, facts, possible);
+    hazards(&mut report, facts);
     settings(&mut report, facts);
     report
 }
@@ -125,8 +123,8 @@ fn types(report: &mut Report, facts: &Facts) -> bool {
 }
 
 fn lockdown(report: &mut Report, facts: &Facts) -> bool {
-    match facts.lockdown.as_deref() {
-        Some("confidentiality") => {
+    match facts.lockdown {
+        Some(Lockdown::Confidentiality) => {
             report.missing(
                 "lockdown",
                 "The kernel is locked down in mode confidentiality, which forbids BPF programs to read kernel memory.",
@@ -135,7 +133,8 @@ fn lockdown(report: &mut Report, facts: &Facts) -> bool {
             false
         }
         Some(mode) => {
-            report.ok("lockdown", format!("Lockdown mode {mode} forbids nothing that Spanwise does."));
+            report
+                .ok("lockdown", format!("Lockdown mode {} forbids nothing that Spanwise does.", mode.name()));
             true
         }
         None => {
@@ -146,17 +145,20 @@ fn lockdown(report: &mut Report, facts: &Facts) -> bool {
 }
 
 fn privileges(report: &mut Report, facts: &Facts) -> bool {
-    let has = |capability: u32| facts.capabilities >> capability & 1 == 1;
-    let all = has(SYS_ADMIN);
-    let mut lacks = Vec::new();
-    for (name, number, implied) in [("CAP_BPF", BPF, all), ("CAP_PERFMON", PERFMON, all)] {
-        if !has(number) && !implied {
-            lacks.push(name);
-        }
-    }
-    let may_load = lacks.is_empty();
+    let have = Set(facts.capabilities);
+    let lacking = |wanted: &[Capability]| -> Vec<&'static str> {
+        wanted.iter().filter(|one| !have.has(**one)).map(|one| one.name()).collect()
+    };
+    let lacks = lacking(&[Capability::BPF, Capability::PERFMON]);
+    let may_load = (lacks.is_empty() || have.has(Capability::SYS_ADMIN)) && !facts.user_namespace;
     if may_load {
         report.ok("capabilities.load", "This process may load and attach BPF programs.");
+    } else if facts.user_namespace {
+        report.missing(
+            "capabilities.load",
+            "This process may not load BPF programs: its privileges are those of a user namespace.",
+            "Run as root of the host.",
+        );
     } else {
         let lacks = lacks.join(" and ");
         report.missing(
@@ -165,30 +167,53 @@ fn privileges(report: &mut Report, facts: &Facts) -> bool {
             "Run as root, or give the program CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.",
         );
     }
-    let lacks: Vec<_> = [("CAP_SYS_PTRACE", SYS_PTRACE), ("CAP_DAC_READ_SEARCH", DAC_READ_SEARCH)]
-        .iter()
-        .filter(|(_, number)| !has(*number))
-        .map(|(name, _)| *name)
-        .collect();
-    if lacks.is_empty() {
-        report.ok("capabilities.look", "This process may look at the programs and environments of others.");
-    } else {
-        report.limited(
-            "capabilities.look",
-            format!("Processes of other users cannot be looked at, so they cannot be traced: this process lacks {}.", lacks.join(" and ")),
-            "Run as root, or give the program those capabilities.",
-        );
-    }
+    let look = |report: &mut Report, key: &'static str, one: Capability, good: &str, loss: &str| {
+        if have.has(one) {
+            report.ok(key, good);
+        } else {
+            let todo = format!("Run as root, or give the program {}.", one.name());
+            report.limited(key, format!("{loss}: this process lacks {}.", one.name()), &todo);
+        }
+    };
+    look(
+        report,
+        "capabilities.look",
+        Capability::SYS_PTRACE,
+        "This process may look at the programs of other users.",
+        "Processes of other users cannot be looked at, so they cannot be traced",
+    );
+    look(
+        report,
+        "capabilities.read",
+        Capability::DAC_READ_SEARCH,
+        "This process may read the environments of other users' processes, and programs that only they may read.",
+        "OTEL_SERVICE_NAME of other users' processes is not read, and programs that only their users may read are not traced",
+    );
+    look(
+        report,
+        "capabilities.priority",
+        Capability::SYS_NICE,
+        "This process may go first when records would be lost.",
+        "When every core is busy, the agent waits its turn, and records may be lost (they are counted)",
+    );
     may_load
 }
 
 fn namespace(report: &mut Report, facts: &Facts) -> bool {
-    match facts.pid_namespace {
-        Some(INITIAL_PID_NAMESPACE) => {
+    match facts.pid_view {
+        PidView::Host => {
             report.ok("pid_namespace", "This process sees all processes of the host under the kernel's ids.");
             true
         }
-        Some(_) => {
+        PidView::HostInProc => {
+            report.limited(
+                "pid_namespace",
+                "This process is in a process id namespace of its own, but /proc shows the host's ids: attaching works, starting a program does not.",
+                "Use spanwise attach with the host's ids.",
+            );
+            true
+        }
+        PidView::Own => {
             report.missing(
                 "pid_namespace",
                 "This process is in a process id namespace of its own, so its ids are not those the kernel reports.",
@@ -196,13 +221,25 @@ fn namespace(report: &mut Report, facts: &Facts) -> bool {
             );
             false
         }
-        None => {
-            report.limited(
+        PidView::Unknown => {
+            report.missing(
                 "pid_namespace",
-                "It cannot be told whether this process is in the host's process id namespace.",
+                "Processes cannot be found, because /proc is not mounted.",
                 "Mount /proc.",
             );
-            true
+            false
+        }
+    }
+}
+
+/// What is dangerous on some kernels. Only the kernel's memory is needed today; the others say what later features may use.
+fn hazards(report: &mut Report, facts: &Facts) {
+    for row in &facts.hazards {
+        match row.verdict {
+            Verdict::Allowed => report.ok(row.feature.key(), row.sentence.clone()),
+            Verdict::Refused => {
+                report.add(row.feature.key(), Status::Refused, row.sentence.clone(), Some(row.todo.into()));
+            }
         }
     }
 }

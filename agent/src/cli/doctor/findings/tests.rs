@@ -10,9 +10,11 @@ fn good() -> Facts {
         kernel: "6.18.0".into(),
         machine: "x86_64",
         btf: Ok(BtfFacts::default()),
-        lockdown: Some("integrity".into()),
+        lockdown: Some(Lockdown::Integrity),
         capabilities: u64::MAX,
-        pid_namespace: Some(INITIAL_PID_NAMESPACE),
+        pid_view: PidView::Host,
+        user_namespace: false,
+        hazards: Vec::new(),
         bpf_jit: Some(1),
         bpf_stats: Some(0),
         perf_event_paranoid: Some(2),
@@ -43,12 +45,14 @@ fn a_good_host() {
 
 #[test]
 fn each_lack_is_named_and_forbids_tracing() {
-    let cases: [(&str, Damage); 6] = [
+    let cases: [(&str, Damage); 8] = [
         ("machine", |f| f.machine = "riscv64"),
         ("btf", |f| f.btf = Err("gone".into())),
-        ("lockdown", |f| f.lockdown = Some("confidentiality".into())),
-        ("capabilities.load", |f| f.capabilities = 1 << SYS_PTRACE | 1 << BPF),
-        ("pid_namespace", |f| f.pid_namespace = Some(4_026_532_000)),
+        ("lockdown", |f| f.lockdown = Some(Lockdown::Confidentiality)),
+        ("capabilities.load", |f| f.capabilities = Set::of(&[Capability::SYS_PTRACE, Capability::BPF]).0),
+        ("capabilities.load", |f| f.user_namespace = true),
+        ("pid_namespace", |f| f.pid_view = PidView::Own),
+        ("pid_namespace", |f| f.pid_view = PidView::Unknown),
         ("offsets", |f| f.btf.as_mut().unwrap().offsets.push(("why".into(), "all", true))),
     ];
     for (key, damage) in cases {
@@ -63,8 +67,12 @@ fn each_lack_is_named_and_forbids_tracing() {
 
 #[test]
 fn losses_leave_tracing_possible() {
-    let cases: [(&str, Damage); 5] = [
-        ("capabilities.look", |f| f.capabilities = 1 << PERFMON | 1 << BPF),
+    const LOAD: [Capability; 2] = [Capability::PERFMON, Capability::BPF];
+    let cases: [(&str, Damage); 8] = [
+        ("capabilities.look", |f| f.capabilities = Set::of(&LOAD).0),
+        ("capabilities.read", |f| f.capabilities = Set::of(&LOAD).with(Capability::SYS_PTRACE).0),
+        ("capabilities.priority", |f| f.capabilities = Set::of(&LOAD).0),
+        ("pid_namespace", |f| f.pid_view = PidView::HostInProc),
         ("bpf_jit", |f| f.bpf_jit = Some(0)),
         ("bpf_stats", |f| f.bpf_stats = Some(1)),
         ("offsets", |f| f.btf.as_mut().unwrap().offsets.push(("why".into(), "some", false))),
@@ -87,5 +95,24 @@ fn an_old_kernel_falls_back() {
     assert_eq!(status(&report, "io_uring"), Some(Status::Limited));
     facts.btf.as_mut().unwrap().syscall = Some("none".into());
     assert_eq!(judge(&facts).best_plane, None);
-    assert_eq!(judge(&Facts { capabilities: 1 << SYS_ADMIN, ..good() }).best_plane, Some("sock"));
+    assert_eq!(
+        judge(&Facts { capabilities: Set::of(&[Capability::SYS_ADMIN]).0, ..good() }).best_plane,
+        Some("sock")
+    );
+}
+
+#[test]
+fn hazards_are_listed_and_forbid_nothing_else() {
+    use crate::kernel::hazard::{FEATURES, Row};
+    let rows = FEATURES.iter().map(|feature| Row {
+        feature: *feature,
+        verdict: Verdict::Refused,
+        sentence: "It hurts.".into(),
+        todo: "Wait.",
+    });
+    let report = judge(&Facts { hazards: rows.collect(), ..good() });
+    for feature in FEATURES {
+        assert_eq!(status(&report, feature.key()), Some(Status::Refused));
+    }
+    assert_eq!(report.best_plane, Some("sock"));
 }
