@@ -5,6 +5,7 @@ mod bad_input;
 mod chain;
 mod collector;
 mod ground;
+mod harm;
 mod harmless;
 mod hostile;
 mod http_servers;
@@ -33,6 +34,7 @@ pub const SUITES: &[&[Case]] = &[
     chain::CASES,
     namespaces::CASES,
     sampling::CASES,
+    harm::CASES,
     harmless::CASES,
     overrun::CASES,
     bad_input::CASES,

@@ -11,8 +11,8 @@ use spanwise_common::config::proc;
 use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::counters;
 
-use super::CliError;
 use super::stop::Stop;
+use super::{CliError, fault};
 use crate::config::Settings;
 use crate::export::{Exporters, Limits, STOP_WITHIN};
 use crate::kernel::load::{Kernel, LoadError};
@@ -198,7 +198,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     };
     let status = engine.run(settings, &stop);
     engine.finish();
-    status
+    status.and_then(|()| fault::check())
 }
 
 /// Attaches to processes and to the descendants that they have already.
@@ -322,6 +322,7 @@ impl Engine {
             self.longest_pause = self.longest_pause.max(now.duration_since(last));
             last = now;
             if stop.wants_table() {
+                fault::for_tests();
                 eprint!("{}", self.table());
             }
             if let Some(child) = &mut self.child
@@ -330,7 +331,7 @@ impl Engine {
                 self.child = None;
                 report_status(Some(status))?;
             }
-            if stop.is_asked() || end.is_some_and(|end| now >= end) {
+            if stop.is_asked() || fault::happened() || end.is_some_and(|end| now >= end) {
                 self.end_program();
                 return Ok(());
             }
@@ -401,7 +402,8 @@ impl Engine {
         render(&stages, &counters)
     }
 
-    /// Reads the rest, empties every stage, detaches, and prints the account.
+    /// Reads the rest, detaches, empties every stage, and prints the account. What was traced does not wait for an endpoint that
+    /// is slow to take the last spans.
     fn finish(mut self) {
         self.read();
         tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
@@ -409,9 +411,14 @@ impl Engine {
             tracing::info!("{report}");
         }
         let (kernel, counters) = self.kernel_stage();
-        let (live, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN);
-        live.kernel.detach();
-        if let Some(recorder) = live.recorder {
+        let ring = self.ring;
+        let detach = |live: Live| {
+            live.kernel.detach();
+            drop(ring);
+            live.recorder
+        };
+        let (recorder, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN, detach);
+        if let Some(recorder) = recorder {
             let failed = recorder.finish();
             if failed > 0 {
                 eprintln!(
