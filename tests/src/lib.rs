@@ -8,6 +8,7 @@ pub mod databases;
 pub mod harm;
 pub mod judge;
 pub mod load;
+pub mod memory;
 pub mod paths;
 pub mod proc;
 pub mod runner;

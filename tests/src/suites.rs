@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod detach;
 mod ground;
 mod harm;
 mod harmless;
@@ -36,6 +37,7 @@ pub const SUITES: &[&[Case]] = &[
     sampling::CASES,
     harm::CASES,
     harmless::CASES,
+    detach::CASES,
     overrun::CASES,
     bad_input::CASES,
     hostile::CASES,

@@ -316,7 +316,7 @@ impl Engine {
         let mut priority = Priority::default();
         loop {
             let before = self.ring.bytes;
-            let found = self.read();
+            let found = self.read(Some(stop));
             priority.found((self.ring.bytes - before) as usize);
             let now = Instant::now();
             self.longest_pause = self.longest_pause.max(now.duration_since(last));
@@ -346,8 +346,8 @@ impl Engine {
         }
     }
 
-    /// Reads what the ring has now.
-    fn read(&mut self) -> usize {
+    /// Reads what the ring has now, but for what is left when the end is asked for.
+    fn read(&mut self, stop: Option<&Stop>) -> usize {
         let mut found = 0;
         loop {
             let pipeline = &mut self.pipeline;
@@ -360,7 +360,7 @@ impl Engine {
             found += got;
             self.pipeline.tick(clock::boot_ns(), Instant::now());
             // One turn takes a bounded time, however fast records come.
-            if got < BATCH || found >= 64 * BATCH {
+            if got < BATCH || found >= 64 * BATCH || stop.is_some_and(Stop::is_asked) {
                 return found;
             }
         }
@@ -382,7 +382,7 @@ impl Engine {
         signal::terminate(child.id());
         let until = Instant::now() + PROGRAM_GRACE;
         while Instant::now() < until {
-            self.read();
+            self.read(None);
             if matches!(child.try_wait(), Ok(Some(_))) {
                 break;
             }
@@ -402,10 +402,12 @@ impl Engine {
         render(&stages, &counters)
     }
 
-    /// Reads the rest, detaches, empties every stage, and prints the account. What was traced does not wait for an endpoint that
-    /// is slow to take the last spans.
+    /// Takes the probes off, reads the rest, empties every stage, and prints the account. What was traced waits neither for a
+    /// backlog nor for an endpoint that is slow to take the last spans.
     fn finish(mut self) {
-        self.read();
+        self.pipeline.origin.kernel.unhook();
+        // Nothing is added any more.
+        while self.read(None) > 0 {}
         tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
         for report in self.pipeline.explain() {
             tracing::info!("{report}");

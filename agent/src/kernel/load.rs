@@ -3,7 +3,7 @@
 use std::io;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::BtfTracePoint;
+use aya::programs::{BtfTracePoint, Program};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
 use spanwise_common::conn::{State, Verdict};
 use spanwise_common::{counters, names};
@@ -239,6 +239,25 @@ impl Kernel {
             }
         }
         counters::LABELS.iter().copied().zip(sums).collect()
+    }
+
+    /// Takes the programs off their hooks. The maps stay: what they hold can still be read.
+    pub fn unhook(&mut self) {
+        for (name, program) in self.ebpf.programs_mut() {
+            let done = match program {
+                Program::BtfTracePoint(program) => program.unload(),
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::TracePoint(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                // Of no kind that is used here; it goes with the rest.
+                _ => Ok(()),
+            };
+            if let Err(error) = done {
+                // Never loaded on this kernel, most likely.
+                tracing::debug!("program {name} is not unloaded: {error}");
+            }
+        }
     }
 
     /// Detaches and unloads everything now.
