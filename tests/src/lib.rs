@@ -11,6 +11,7 @@ pub mod load;
 pub mod memory;
 pub mod paths;
 pub mod proc;
+pub mod rounds;
 pub mod runner;
 pub mod sink;
 pub mod spans;

@@ -12,6 +12,7 @@ mod hostile;
 mod http_servers;
 mod namespaces;
 mod overrun;
+mod rounds;
 mod run;
 mod sampling;
 mod signals;
@@ -38,6 +39,7 @@ pub const SUITES: &[&[Case]] = &[
     harm::CASES,
     harmless::CASES,
     detach::CASES,
+    rounds::CASES,
     overrun::CASES,
     bad_input::CASES,
     hostile::CASES,
