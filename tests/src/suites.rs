@@ -10,6 +10,7 @@ mod harm;
 mod harmless;
 mod hostile;
 mod http_servers;
+mod liar;
 mod namespaces;
 mod overrun;
 mod rounds;
@@ -43,6 +44,7 @@ pub const SUITES: &[&[Case]] = &[
     overrun::CASES,
     bad_input::CASES,
     hostile::CASES,
+    liar::CASES,
     collector::CASES,
 ];
 

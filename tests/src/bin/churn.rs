@@ -1,5 +1,5 @@
 //! Short-lived processes that each make a request. In: how many, a port, and a line on standard input that starts it. Out:
-//! "ready", "at N" after each tenth, "done N FAILED". `churn one PORT` is one of them.
+//! "ready", "at N" after each 500, "done N FAILED". `churn one PORT` is one of them.
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::TcpStream;
@@ -45,7 +45,7 @@ fn many(count: &str, port: &str) -> Result<()> {
         if !Command::new(&own).args(["one", port]).status()?.success() {
             failed += 1;
         }
-        if number % (count / 10).max(1) == 0 {
+        if number % 500 == 0 {
             println!("at {number}");
         }
     }
