@@ -63,6 +63,11 @@ pub fn exerciser() -> Result<PathBuf> {
     own_program("exerciser")
 }
 
+/// Our load client as a program that can be traced, built from this package.
+pub fn client() -> Result<PathBuf> {
+    own_program("client")
+}
+
 /// The maker of short-lived processes, built from this package.
 pub fn churn() -> Result<PathBuf> {
     own_program("churn")
