@@ -14,6 +14,7 @@ pub mod proc;
 pub mod rounds;
 pub mod runner;
 pub mod sink;
+pub mod soak;
 pub mod spans;
 pub mod stats;
 pub mod suites;

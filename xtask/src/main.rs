@@ -8,6 +8,7 @@ mod fuzz;
 mod harm;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ cargo xtask COMMAND [options]
   harm [--seconds N] [--only WORD] [--json FILE] [--rounds N]
                         applications and an untraced program without, with and without the agent: failures, answers, ratios;
                         --rounds attaches and leaves so many times instead (as root)
+  soak [--minutes N]    everything at once, 60 minutes unless told otherwise: nothing fails, nothing grows (as root)
   accuracy [--requests N] [--warm N] [--only WORD] [--json FILE] [--record FOLDER]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         "bench" => bench::main(&rest),
         "accuracy" => accuracy::main(&rest),
         "harm" => harm::main(&rest),
+        "soak" => soak::main(&rest),
         "fuzz" => fuzz::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -1,6 +1,8 @@
 //! Again and again. In: an agent that is killed 50 times under load, one that comes and goes, 10,000 short-lived processes, a
 //! minute of everything at once. Out: no failed request, and nothing that grows.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::rounds::{self, End};
@@ -11,6 +13,8 @@ pub(super) const CASES: &[Case] = &[
     // `cargo xtask harm --rounds 1000` makes more of them.
     Case { name: "rounds/attach", seconds: 300, run: |context| again(context, 40, End::Asked) },
     Case { name: "rounds/processes", seconds: 180, run: processes },
+    // `cargo xtask soak` takes an hour.
+    Case { name: "rounds/soak", seconds: 180, run: soak },
 ];
 
 fn again(context: &Context, count: u64, end: End) -> Result<()> {
@@ -27,4 +31,9 @@ fn processes(context: &Context) -> Result<()> {
         report.spans.all.len()
     );
     course.flat("the agent", 5)
+}
+
+fn soak(context: &Context) -> Result<()> {
+    println!("    {}", crate::soak::soak(&context.dir, Duration::from_secs(60))?);
+    Ok(())
 }
