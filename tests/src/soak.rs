@@ -80,7 +80,7 @@ fn abort(target: &str, stop: &AtomicBool, count: &AtomicU64) {
             let place = usize::try_from(number % 4).ok().and_then(|at| places.get(at)).copied().unwrap_or(0);
             // The server may be faster with closing.
             let _ = stream.write_all(request.get(..place).unwrap_or_default());
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 let _ = stream.shutdown(Shutdown::Write);
             }
         }
