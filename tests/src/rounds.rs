@@ -26,7 +26,7 @@ const FREED: Duration = Duration::from_secs(30);
 const WARM: u64 = 30_000;
 
 /// Processes that come before memory is looked at.
-const FIRST: u64 = 2_000;
+const FIRST: u64 = 6_000;
 
 /// How one round ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,7 +169,7 @@ fn field(text: &str, name: &str) -> u64 {
 }
 
 /// Short-lived processes under one agent: each makes one request and ends. Gives the agent's memory while so many (thousands)
-/// come and go, after 2,000 that are not looked at.
+/// come and go, after 6,000 that are not looked at.
 pub fn processes(dir: &Path, count: u64) -> Result<(Course, Report)> {
     let app = Setup::new(Kind::Nginx, dir).start()?;
     let mut command = Command::new(paths::churn()?);

@@ -12,7 +12,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "rounds/kill9", seconds: 300, run: |context| again(context, 50, End::Killed) },
     // `cargo xtask harm --rounds 1000` makes more of them.
     Case { name: "rounds/attach", seconds: 300, run: |context| again(context, 40, End::Asked) },
-    Case { name: "rounds/processes", seconds: 180, run: processes },
+    Case { name: "rounds/processes", seconds: 300, run: processes },
     // `cargo xtask soak` takes an hour.
     Case { name: "rounds/soak", seconds: 180, run: soak },
 ];
