@@ -1,11 +1,12 @@
 //! The `spanwise` command: reads the command line, runs one command, turns its end into an exit code.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
 use spanwise::cli::args::{Cli, Command};
-use spanwise::cli::{CliError, USAGE, attach, doctor, ps, replay, run};
+use spanwise::cli::{CliError, USAGE, attach, doctor, fault, ps, replay, run};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -17,7 +18,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    match log().and_then(|()| dispatch(cli.command)) {
+    fault::announce();
+    // Whatever was attached is detached on the way out of a panic.
+    let ended = catch_unwind(AssertUnwindSafe(|| log().and_then(|()| dispatch(cli.command))));
+    match ended.unwrap_or_else(|_| Err(fault::error())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("spanwise: {error}");

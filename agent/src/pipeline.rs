@@ -244,8 +244,13 @@ impl<O: Origin> Pipeline<O> {
         self.tail.correlator.explain()
     }
 
-    /// Ends everything: what is under way is handed on as it is, queues are emptied within a bound.
-    pub fn finish(mut self, now_ns: u64, within: std::time::Duration) -> (O, Vec<Stage>) {
+    /// Ends everything: what is under way is handed on as it is, the origin is left, queues are emptied within a bound.
+    pub fn finish<R>(
+        mut self,
+        now_ns: u64,
+        within: std::time::Duration,
+        leave: impl FnOnce(O) -> R,
+    ) -> (R, Vec<Stage>) {
         self.sessions.finish(now_ns, &mut self.origin, &mut self.output);
         self.hand_on();
         self.tail.correlator.tick(now_ns);
@@ -255,8 +260,9 @@ impl<O: Origin> Pipeline<O> {
         // The exporters' accounts are final only once they have stopped.
         let before = self.tail.exporters.stages().len();
         stages.truncate(stages.len().saturating_sub(before));
+        let left = leave(self.origin);
         stages.extend(self.tail.exporters.flush_and_stop(within));
-        (self.origin, stages)
+        (left, stages)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The applications that are traced. In: a kind, a port, where the next server is. Out: a running server that is ready.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -63,8 +63,10 @@ pub struct Setup<'a> {
     pub kind: Kind,
     /// Name of it; its output files and its service are called so.
     pub name: String,
-    /// The next server, as `127.0.0.1:PORT`.
+    /// The next server, as `127.0.0.1:PORT` or, for nginx, `unix:PATH`.
     pub downstream: Option<String>,
+    /// The unix socket that gunicorn listens on, in place of a port.
+    pub socket: Option<PathBuf>,
     /// Longest random delay of `/leaf/`.
     pub delay_ms: u32,
     /// Folder for its files.
@@ -74,12 +76,24 @@ pub struct Setup<'a> {
 impl<'a> Setup<'a> {
     /// One of this kind, with nothing behind it.
     pub fn new(kind: Kind, dir: &'a Path) -> Self {
-        Self { kind, name: kind.name(), downstream: None, delay_ms: 0, dir }
+        Self { kind, name: kind.name(), downstream: None, socket: None, delay_ms: 0, dir }
     }
 
     /// Calls this application.
     pub fn calling(mut self, next: &App) -> Self {
         self.downstream = Some(next.address());
+        self
+    }
+
+    /// Calls what listens on this unix socket (nginx only).
+    pub fn calling_socket(mut self, socket: &Path) -> Self {
+        self.downstream = Some(format!("unix:{}", socket.display()));
+        self
+    }
+
+    /// Listens on this unix socket (gunicorn only).
+    pub fn on_socket(mut self, socket: &Path) -> Self {
+        self.socket = Some(socket.to_owned());
         self
     }
 
@@ -105,7 +119,8 @@ impl<'a> Setup<'a> {
             proc.wait_line("ready", START)?;
         }
         let app = App { name: self.name, port, proc };
-        app.target()
+        self.socket
+            .map_or_else(|| app.target(), Target::Unix)
             .wait(START)
             .with_context(|| format!("{} takes no connections:\n{}", app.name, app.proc.tail()))?;
         Ok(app)
@@ -149,7 +164,9 @@ impl<'a> Setup<'a> {
                     "--config",
                     "python:gunicorn_ready",
                 ]);
-                command.args(["--bind", &format!("127.0.0.1:{port}"), "wsgi:application"]);
+                let tcp = || format!("127.0.0.1:{port}");
+                let bind = self.socket.as_ref().map_or_else(tcp, |path| format!("unix:{}", path.display()));
+                command.args(["--bind", &bind, "wsgi:application"]);
                 command.env("PYTHONPATH", paths::app("")).env("PYTHONDONTWRITEBYTECODE", "1");
                 command.env("DOWNSTREAM", url.unwrap_or_default());
             }

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::cleanup::Undo;
-use crate::paths;
 use crate::proc::capture;
+use crate::sys::BpfKind;
+use crate::{paths, sys};
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
@@ -21,6 +22,8 @@ pub struct Owned {
     programs: BTreeSet<u64>,
     maps: BTreeSet<u64>,
     links: BTreeSet<u64>,
+    /// Of the programs.
+    names: BTreeMap<u64, String>,
 }
 
 impl Owned {
@@ -35,6 +38,8 @@ impl Owned {
         for program in show("prog")?.iter().filter(|item| owned.programs.contains(&id(item))) {
             let maps = program.get("map_ids").and_then(Value::as_array);
             owned.maps.extend(maps.into_iter().flatten().filter_map(Value::as_u64));
+            let name = program.get("name").and_then(Value::as_str).unwrap_or_default();
+            owned.names.insert(id(program), name.to_owned());
         }
         Ok(owned)
     }
@@ -58,16 +63,26 @@ impl Owned {
         self.programs.len()
     }
 
-    /// Which of them are still in the kernel, in words; empty when none are.
+    /// Which of them are still in the kernel, in words; empty when none are. Asks for the ids only: what opens them to describe
+    /// them, as bpftool does, keeps them from going.
     pub fn left(&self) -> Result<String> {
-        let mut words = String::new();
-        for (what, ids) in [("prog", &self.programs), ("map", &self.maps), ("link", &self.links)] {
-            for item in show(what)?.iter().filter(|item| ids.contains(&id(item))) {
-                let name = item.get("name").and_then(Value::as_str).unwrap_or("");
-                words += &format!("{what} {} {name}; ", id(item));
+        let mut words = self.links_left()?;
+        for (what, kind, ids) in
+            [("prog", BpfKind::Program, &self.programs), ("map", BpfKind::Map, &self.maps)]
+        {
+            for id in still(kind, ids)? {
+                let name = self.names.get(&id).filter(|_| kind == BpfKind::Program);
+                words += &format!("{what} {id} {}; ", name.map_or("", String::as_str));
             }
         }
         Ok(words)
+    }
+
+    /// The same for the links alone. Without links no program runs; programs and maps go once the kernel knows that nobody is
+    /// inside them, which takes it longer the busier it is.
+    pub fn links_left(&self) -> Result<String> {
+        let left = still(BpfKind::Link, &self.links)?;
+        Ok(left.into_iter().map(|id| format!("link {id}; ")).collect())
     }
 
     /// Runs and run time of the programs: name to (runs, nanoseconds).
@@ -144,6 +159,18 @@ pub fn measure() -> Result<Undo> {
     }))
 }
 
+/// Which of these are in the kernel.
+fn still(kind: BpfKind, ids: &BTreeSet<u64>) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for id in ids {
+        let exists = sys::bpf_exists(kind, u32::try_from(*id)?);
+        if exists.with_context(|| format!("cannot ask the kernel for {kind:?} {id}"))? {
+            found.push(*id);
+        }
+    }
+    Ok(found)
+}
+
 fn id(item: &Value) -> u64 {
     item.get("id").and_then(Value::as_u64).unwrap_or(u64::MAX)
 }
@@ -166,6 +193,6 @@ mod tests {
         );
         owned.take("map_type:\t27\nmap_id:\t9\n");
         owned.take("pos:\t0\n");
-        assert_eq!(format!("{owned:?}"), "Owned { programs: {12}, maps: {9}, links: {7} }");
+        assert_eq!(format!("{owned:?}"), "Owned { programs: {12}, maps: {9}, links: {7}, names: {} }");
     }
 }

@@ -1,6 +1,7 @@
 //! Load. In: a target, how many connections, how fast, until when. Out: what was sent and what came back: counts, latencies,
 //! a digest of the bytes. One thread a connection: blocking calls, one request at a time.
 
+pub mod background;
 pub mod client;
 pub mod wrk;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+pub use background::Background;
 pub use client::{Connection, Response};
 
 /// Where requests go.

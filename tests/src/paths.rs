@@ -60,11 +60,30 @@ pub fn agent() -> Result<PathBuf> {
 
 /// The exerciser of system calls, built from this package.
 pub fn exerciser() -> Result<PathBuf> {
+    own_program("exerciser")
+}
+
+/// Our load client as a program that can be traced, built from this package.
+pub fn client() -> Result<PathBuf> {
+    own_program("client")
+}
+
+/// The maker of short-lived processes, built from this package.
+pub fn churn() -> Result<PathBuf> {
+    own_program("churn")
+}
+
+/// What measures a program that is not traced, built from this package.
+pub fn untraced() -> Result<PathBuf> {
+    own_program("untraced")
+}
+
+fn own_program(name: &str) -> Result<PathBuf> {
     ["quick", "debug"]
-        .map(|profile| target().join(profile).join("exerciser"))
+        .map(|profile| target().join(profile).join(name))
         .into_iter()
         .find(|path| path.exists())
-        .context("the exerciser is not built: run `cargo build -p spanwise-tests --bins`")
+        .with_context(|| format!("{name} is not built: run `cargo build -p spanwise-tests --bins`"))
 }
 
 /// Path of a program, as a shell would find it (with the places of system tools added).

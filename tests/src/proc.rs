@@ -132,6 +132,11 @@ impl Proc {
         (field("VmRSS:"), field("VmHWM:"))
     }
 
+    /// Open descriptors of the process itself.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
     /// Ends it: SIGTERM, and SIGKILL for what is left of the group after two seconds.
     pub fn end(&mut self) {
         if self.status.is_none() {

@@ -44,27 +44,32 @@ impl Sink {
 fn serve(stream: TcpStream, spans: &AtomicU64) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(1 << 18, stream);
-    loop {
-        let (mut length, mut chunked, mut line) = (0, false, String::new());
-        loop {
-            line.clear();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let lower = line.trim().to_ascii_lowercase();
-            if lower.is_empty() {
-                break;
-            }
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse().map_err(std::io::Error::other)?;
-            }
-            chunked |= lower.starts_with("transfer-encoding:") && lower.contains("chunked");
-        }
-        let body = if chunked { read_chunks(&mut reader)? } else { read_exactly(&mut reader, length)? };
+    while let Some(body) = request(&mut reader)? {
         spans.fetch_add(count(&body), Ordering::SeqCst);
         let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
         reader.get_mut().write_all(answer)?;
     }
+    Ok(())
+}
+
+/// The body of the next request; none at the end of the connection.
+pub(crate) fn request(reader: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
+    let (mut length, mut chunked, mut line) = (0, false, String::new());
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let lower = line.trim().to_ascii_lowercase();
+        if lower.is_empty() {
+            break;
+        }
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(std::io::Error::other)?;
+        }
+        chunked |= lower.starts_with("transfer-encoding:") && lower.contains("chunked");
+    }
+    if chunked { read_chunks(reader).map(Some) } else { read_exactly(reader, length).map(Some) }
 }
 
 fn read_exactly(reader: &mut impl BufRead, length: usize) -> std::io::Result<Vec<u8>> {
@@ -89,7 +94,7 @@ fn read_chunks(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
 }
 
 /// Spans in an ExportTraceServiceRequest: field 1 (resources), in it 2 (scopes), in it 2 (spans).
-fn count(request: &[u8]) -> u64 {
+pub(crate) fn count(request: &[u8]) -> u64 {
     fields(request, 1)
         .flat_map(|resource| fields(resource, 2))
         .map(|scope| fields(scope, 2).count() as u64)

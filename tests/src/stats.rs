@@ -45,6 +45,16 @@ pub struct Dropped<'a> {
 }
 
 impl Stage {
+    /// One row, by its label; 0 where there is none.
+    pub fn row(&self, label: &str) -> u64 {
+        self.rows.iter().filter(|row| row.1 == label).map(|row| row.2).sum()
+    }
+
+    /// One figure beside the balance, by its label; 0 where there is none.
+    pub fn note(&self, label: &str) -> u64 {
+        self.notes.iter().filter(|note| note.0 == label).map(|note| note.1).sum()
+    }
+
     /// Sum of the rows of one flow.
     pub fn sum(&self, flow: &str) -> u64 {
         self.rows.iter().filter(|row| row.0 == flow).map(|row| row.2).sum()
@@ -140,6 +150,8 @@ mod tests {
         assert!(Stats::default().check_balance().is_err());
         assert_eq!((stats(10).drops(), stats(10).drops_named("half")), (2, 2));
         assert_eq!(stats(10).drops_named("overrun"), 0);
+        let stage = &stats(10).stages[0];
+        assert_eq!((stage.row("open"), stage.row("none"), stage.note("bytes")), (1, 0, 5));
         let dropped = Dropped { stage: "session: exchanges", reason: "half seen", count: 2 };
         assert_eq!(stats(10).drops_by_reason(), [dropped]);
     }

@@ -4,15 +4,19 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod detach;
 mod environment;
 mod governor;
 mod ground;
+mod harm;
 mod harmless;
 mod hostile;
 mod http_servers;
+mod liar;
 mod namespaces;
 mod overrun;
 mod privileges;
+mod rounds;
 mod run;
 mod sampling;
 mod signals;
@@ -36,12 +40,16 @@ pub const SUITES: &[&[Case]] = &[
     chain::CASES,
     namespaces::CASES,
     sampling::CASES,
+    harm::CASES,
     harmless::CASES,
+    detach::CASES,
+    rounds::CASES,
     overrun::CASES,
     bad_input::CASES,
     privileges::CASES,
     environment::CASES,
     hostile::CASES,
+    liar::CASES,
     collector::CASES,
     governor::CASES,
 ];

@@ -27,6 +27,33 @@ pub fn kill_group(group: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::killpg(group, signal) })
 }
 
+/// What of BPF has ids in the kernel; the number is the command that gives the next id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum BpfKind {
+    /// A program.
+    Program = 11,
+    /// A map.
+    Map = 12,
+    /// A link.
+    Link = 31,
+}
+
+/// Whether the kernel has something of this kind with this id. Nothing is opened, so nothing is kept from going.
+pub fn bpf_exists(kind: BpfKind, id: u32) -> io::Result<bool> {
+    // The kernel's `union bpf_attr` for these commands: where to start, the id found, flags.
+    let mut attributes = [id.saturating_sub(1), 0, 0];
+    // SAFETY: the kernel reads and writes at most the twelve bytes that it is told of.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, kind as libc::c_int, attributes.as_mut_ptr(), size_of_val(&attributes))
+    };
+    let error = io::Error::last_os_error();
+    match result {
+        0 => Ok(attributes.get(1) == Some(&id)),
+        _ if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        _ => Err(error),
+    }
+}
+
 /// Clock ticks a second, the unit of CPU time in `/proc/PID/stat`.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: sysconf takes an integer and touches no memory of ours.

@@ -29,6 +29,33 @@ pub fn python() -> Result<PathBuf> {
     Ok(python)
 }
 
+/// A program of PostgreSQL, the newest that is installed. Debian keeps them off the PATH.
+pub fn postgres(program: &str) -> Result<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let found = versions.filter_map(|entry| {
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let path = entry.path().join("bin").join(program);
+        path.exists().then_some((version, path))
+    });
+    let newest = found.max().map(|(_, path)| path);
+    newest.with_context(|| format!("PostgreSQL's `{program}` is not installed: run `cargo xtask setup`"))
+}
+
+/// The Redis server. Debian's `redis-tools` holds it under the name of one of its tools, without the service that the package
+/// `redis-server` starts; what it is called decides what it does.
+pub fn redis_server() -> Result<PathBuf> {
+    if let Some(installed) = paths::which("redis-server") {
+        return Ok(installed);
+    }
+    let link = paths::cache()?.join("redis-server");
+    if !link.exists() {
+        let tool = paths::need("redis-check-rdb")?;
+        std::os::unix::fs::symlink(&tool, &link)
+            .with_context(|| format!("cannot make {} a link to {}", link.display(), tool.display()))?;
+    }
+    Ok(link)
+}
+
 /// The Go compiler: the one that setup fetched, or the installed one.
 pub fn go() -> Result<PathBuf> {
     let own = paths::cache()?.join("go/bin/go");

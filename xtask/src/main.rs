@@ -5,8 +5,10 @@ mod bench;
 mod check;
 mod demo;
 mod fuzz;
+mod harm;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -24,6 +26,10 @@ cargo xtask COMMAND [options]
   demo                  two applications behind nginx, traced while they run (as root)
   bench [--seconds N] [--rounds N] [--json FILE]
                         with and without the agent, in alternation; prints the ratios (as root)
+  harm [--seconds N] [--only WORD] [--json FILE] [--rounds N]
+                        applications and an untraced program without, with and without the agent: failures, answers, ratios;
+                        --rounds attaches and leaves so many times instead (as root)
+  soak [--minutes N]    everything at once, 60 minutes unless told otherwise: nothing fails, nothing grows (as root)
   accuracy [--requests N] [--warm N] [--only WORD] [--json FILE] [--record FOLDER]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
@@ -45,6 +51,8 @@ fn main() -> ExitCode {
         "demo" => demo::main(&rest),
         "bench" => bench::main(&rest),
         "accuracy" => accuracy::main(&rest),
+        "harm" => harm::main(&rest),
+        "soak" => soak::main(&rest),
         "fuzz" => fuzz::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use spanwise_tests::cleanup::Undo;
 use spanwise_tests::paths;
 use spanwise_tests::proc::capture;
 
@@ -54,6 +55,9 @@ const PACKAGES: &[(&str, Seen, &str)] = &[
     ("bpftool", Seen::Program("bpftool"), "to see what is left in the kernel, and what BPF costs"),
     ("iproute2", Seen::Program("ip"), "network namespaces for the tests"),
     ("nftables", Seen::Program("nft"), "address translation for the tests"),
+    // The server is among its tools; the package `redis-server` would start a service.
+    ("redis-tools", Seen::Program("redis-check-rdb"), "a server that does not speak HTTP"),
+    ("postgresql-15", Seen::File("/usr/lib/postgresql/15/bin/initdb"), "a server that does not speak HTTP"),
     ("util-linux", Seen::Program("setpriv"), "to run the agent without privileges in a test"),
 ];
 
@@ -103,6 +107,7 @@ fn apt(names: &[&str]) -> Result<()> {
         );
     }
     run::need_root(&format!("installing {}", names.join(", ")))?;
+    let _quiet = no_services()?;
     run::run(Command::new("apt-get").args(["update", "-qq"]))?;
     run::run(
         Command::new("apt-get")
@@ -114,6 +119,22 @@ fn apt(names: &[&str]) -> Result<()> {
         "apt-get could not install what is missing; on Debian 12 compiler and LLVM come from bookworm-security, so that must be \
          among its sources",
     )
+}
+
+/// While this is held, packages that bring a service (PostgreSQL) do not start it: the tests run servers of their own.
+fn no_services() -> Result<Option<Undo>> {
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+    if Path::new(POLICY).exists() {
+        // Somebody decided already.
+        return Ok(None);
+    }
+    std::fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+    std::fs::set_permissions(POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(Some(Undo::new(|| {
+        if let Err(error) = std::fs::remove_file(POLICY) {
+            eprintln!("cannot remove {POLICY}, which keeps packages from starting services: {error}");
+        }
+    })))
 }
 
 /// Go is taken as installed when it is new enough to fetch others by itself (1.21); else one is fetched as a module.

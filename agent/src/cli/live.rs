@@ -12,8 +12,8 @@ use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::counters;
 use spanwise_common::limits::MAX_PROCS;
 
-use super::CliError;
 use super::stop::Stop;
+use super::{CliError, fault};
 use crate::config::Settings;
 use crate::export::{Exporters, Limits, STOP_WITHIN};
 use crate::governor::follow::{self, Following};
@@ -278,7 +278,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     };
     let status = engine.run(settings, &stop);
     engine.finish();
-    status
+    status.and_then(|()| fault::check())
 }
 
 /// Attaches to processes and to the descendants that they have already.
@@ -397,7 +397,7 @@ impl Engine {
         let mut priority = Priority::default();
         loop {
             let before = self.ring.bytes;
-            let found = self.read();
+            let found = self.read(Some(stop));
             let bytes = self.ring.bytes - before;
             priority.found(bytes as usize);
             let now = Instant::now();
@@ -409,6 +409,7 @@ impl Engine {
             self.longest_pause = self.longest_pause.max(now.duration_since(last));
             last = now;
             if stop.wants_table() {
+                fault::for_tests();
                 eprint!("{}", self.table());
             }
             if let Some(child) = &mut self.child
@@ -417,7 +418,7 @@ impl Engine {
                 self.child = None;
                 report_status(Some(status))?;
             }
-            if stop.is_asked() || end.is_some_and(|end| now >= end) {
+            if stop.is_asked() || fault::happened() || end.is_some_and(|end| now >= end) {
                 self.end_program();
                 return Ok(());
             }
@@ -432,8 +433,8 @@ impl Engine {
         }
     }
 
-    /// Reads what the ring has now.
-    fn read(&mut self) -> usize {
+    /// Reads what the ring has now, but for what is left when the end is asked for.
+    fn read(&mut self, stop: Option<&Stop>) -> usize {
         let mut found = 0;
         loop {
             let pipeline = &mut self.pipeline;
@@ -446,7 +447,7 @@ impl Engine {
             found += got;
             self.pipeline.tick(clock::boot_ns(), Instant::now());
             // One turn takes a bounded time, however fast records come.
-            if got < BATCH || found >= 64 * BATCH {
+            if got < BATCH || found >= 64 * BATCH || stop.is_some_and(Stop::is_asked) {
                 return found;
             }
         }
@@ -468,7 +469,7 @@ impl Engine {
         signal::terminate(child.id());
         let until = Instant::now() + PROGRAM_GRACE;
         while Instant::now() < until {
-            self.read();
+            self.read(None);
             if matches!(child.try_wait(), Ok(Some(_))) {
                 break;
             }
@@ -489,18 +490,27 @@ impl Engine {
         render(&stages, &counters)
     }
 
-    /// Reads the rest, empties every stage, detaches, and prints the account.
+    /// Takes the probes off, reads the rest, empties every stage, and prints the account. What was traced waits neither for a
+    /// backlog nor for an endpoint that is slow to take the last spans.
     fn finish(mut self) {
-        self.read();
+        self.pipeline.origin.kernel.unhook();
+        // Nothing is added any more.
+        while self.read(None) > 0 {}
         tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
         for report in self.pipeline.explain() {
             tracing::info!("{report}");
         }
         let (kernel, counters) = self.kernel_stage();
-        let (live, rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN);
-        let governor = [self.governor.stage(), live.following.stage()];
-        live.kernel.detach();
-        if let Some(recorder) = live.recorder {
+        let ring = self.ring;
+        let detach = |live: Live| {
+            let following = live.following.stage();
+            live.kernel.detach();
+            drop(ring);
+            (live.recorder, following)
+        };
+        let ((recorder, following), rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN, detach);
+        let governor = [self.governor.stage(), following];
+        if let Some(recorder) = recorder {
             let failed = recorder.finish();
             if failed > 0 {
                 eprintln!(

@@ -8,6 +8,7 @@ pub mod args;
 pub mod attach;
 pub mod doctor;
 mod error;
+pub mod fault;
 mod live;
 pub mod ps;
 pub mod replay;

@@ -153,7 +153,7 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
     for report in pipeline.explain() {
         tracing::info!("{report}");
     }
-    let (_, stages) = pipeline.finish(now_ns, STOP_WITHIN);
+    let ((), stages) = pipeline.finish(now_ns, STOP_WITHIN, drop);
     eprint!("{}", render(&stages, &[]));
     if let Some(path) = std::env::var_os("SPANWISE_STATS_JSON")
         && let Err(error) = std::fs::write(&path, to_json(&stages, &[]).to_string())

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::BtfTracePoint;
+use aya::programs::{BtfTracePoint, Program};
 use aya::{Ebpf, EbpfLoader, Endianness, Pod};
 use spanwise_common::conn::{State, Verdict};
 use spanwise_common::names::program;
@@ -272,6 +272,25 @@ impl Kernel {
     pub fn run_time(&self) -> Duration {
         let info = |(name, _): &(&str, bool)| self.ebpf.program(name)?.info().ok();
         self.programs.iter().filter_map(info).map(|info| info.run_time()).sum()
+    }
+
+    /// Takes the programs off their hooks. The maps stay: what they hold can still be read.
+    pub fn unhook(&mut self) {
+        for (name, program) in self.ebpf.programs_mut() {
+            let done = match program {
+                Program::BtfTracePoint(program) => program.unload(),
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::TracePoint(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                // Of no kind that is used here; it goes with the rest.
+                _ => Ok(()),
+            };
+            if let Err(error) = done {
+                // Never loaded on this kernel, most likely.
+                tracing::debug!("program {name} is not unloaded: {error}");
+            }
+        }
     }
 
     /// Detaches and unloads everything now.

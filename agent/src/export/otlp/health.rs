@@ -29,6 +29,8 @@ struct State {
     /// Since when it fails, and how many spans had been dropped by then.
     since: Option<(Instant, u64)>,
     until: Option<Instant>,
+    /// The endpoint itself asked for that wait.
+    asked: bool,
     backoff: Backoff,
     down: Seldom,
     refused: Seldom,
@@ -42,6 +44,7 @@ impl Health {
         let state = State {
             since: None,
             until: None,
+            asked: false,
             backoff: Backoff::new(seed()),
             down: seldom(),
             refused: seldom(),
@@ -70,16 +73,21 @@ impl Health {
         );
     }
 
-    /// Waits until the endpoint may be asked again; not as long when the agent is stopping.
+    /// Waits until the endpoint may be asked again; not as long when the agent is stopping, unless the endpoint said how long.
     pub(super) async fn pause(&self, stopping: &mut watch::Receiver<Option<Instant>>) {
-        let Some(until) = self.state().until else { return };
+        let (until, asked) = {
+            let state = self.state();
+            (state.until, state.asked)
+        };
+        let Some(until) = until else { return };
         if stopping.borrow().is_none() {
             tokio::select! {
                 () = tokio::time::sleep_until(until.into()) => return,
                 _ = stopping.wait_for(Option::is_some) => {}
             }
         }
-        tokio::time::sleep_until(until.min(Instant::now() + STOPPING_WAIT).into()).await;
+        let soon = Instant::now() + STOPPING_WAIT;
+        tokio::time::sleep_until(if asked { until } else { until.min(soon) }.into()).await;
     }
 
     /// Whether it is too early to ask again.
@@ -93,8 +101,10 @@ impl Health {
         // Requests that were under way together fail together; that is one step, not several.
         if state.until.is_none_or(|until| until <= now) {
             state.until = Some(now + state.backoff.next(after));
+            state.asked = after.is_some();
         } else if let Some(after) = after {
             state.until = state.until.max(Some(now + after));
+            state.asked = true;
         }
         let dropped = queue.dropped();
         let (since, before) = *state.since.get_or_insert((now, dropped));
