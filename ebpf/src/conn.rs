@@ -1,6 +1,8 @@
 //! State of connections: made at the first transfer, with all that names the connection.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use spanwise_common::config::feature;
 use spanwise_common::conn::{Info, State, known, transport, verdict};
 use spanwise_common::limits::BUDGET_UNKNOWN;
 use spanwise_common::offsets::MISSING;
@@ -157,6 +159,17 @@ pub fn has_fin(state: u8) -> bool {
 #[inline(always)]
 pub fn without_fin(state: u8, copied: u32, next: u32) -> u32 {
     if has_fin(state) && copied == next { copied.wrapping_sub(1) } else { copied }
+}
+
+/// Identity of a socket in a typed hook: its cookie where that can be had.
+#[inline(always)]
+pub unsafe fn key(sk: *const u8) -> Option<u64> {
+    if has(feature::COOKIE) {
+        // SAFETY: the caller's `sk` is a sock pointer for the verifier.
+        Some(unsafe { bpf_get_socket_cookie(sk as *mut core::ffi::c_void) })
+    } else {
+        inode_key(sk as u64)
+    }
 }
 
 /// Identity of a socket where no cookie can be had: the number of its inode, marked so that it never equals one.

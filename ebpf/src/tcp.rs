@@ -33,8 +33,8 @@ fn changed(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: *const u8 = ctx.arg(0);
     let old: i32 = ctx.arg(1);
     // SAFETY: `sk` is a trusted sock pointer for the verifier.
-    let mut key = unsafe { bpf_get_socket_cookie(sk as *mut core::ffi::c_void) };
-    // Plane `syscall` knows sockets by inode.
+    let mut key = unsafe { conn::key(sk)? };
+    // Planes without typed hooks know sockets by inode.
     // SAFETY: only asked whether it is there.
     if unsafe { CONNS.get(&key) }.is_none() {
         key = inode_key(sk as u64)?;
