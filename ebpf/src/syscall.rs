@@ -51,6 +51,7 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
     let ret: i64 = ctx.arg(1);
     // SAFETY: `regs` is a pt_regs pointer for the verifier.
     let call = unsafe { Call::from_regs(regs)? };
+    // Only an address is needed, and the helper that gives a typed pointer came with Linux 5.11.
     // SAFETY: no arguments.
     let task = unsafe { bpf_get_current_task() };
     let (direction, sock) = if call.nr == nr::SPLICE {
