@@ -4,8 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
-mod environment;
-mod governor;
+mod degradation;
 mod ground;
 mod harmless;
 mod hostile;
@@ -28,6 +27,7 @@ use crate::runner::Case;
 /// All of them, in the order in which they run: cheap ones first.
 pub const SUITES: &[&[Case]] = &[
     ground::CASES,
+    degradation::CASES,
     run::CASES,
     attach::CASES,
     signals::CASES,

@@ -8,6 +8,7 @@ mod fuzz;
 mod run;
 mod setup;
 mod test;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ cargo xtask COMMAND [options]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
                         fuzz the parsers, 600 seconds unless told otherwise
+  verifier [--write]    instructions that the verifier looked at in each BPF program, against docs/verifier.json (as root);
+                        --write records those of this kernel
 ";
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         "bench" => bench::main(&rest),
         "accuracy" => accuracy::main(&rest),
         "fuzz" => fuzz::main(&rest),
+        "verifier" => verifier::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

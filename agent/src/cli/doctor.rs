@@ -53,6 +53,7 @@ fn to_json(report: &Report) -> String {
             "kprobe": usable("plane.kprobe"), "syscall": usable("plane.syscall"),
         },
         "findings": findings,
+        "verified_instructions": report.verified,
     });
     format!("{report:#}\n")
 }

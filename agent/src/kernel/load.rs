@@ -87,6 +87,10 @@ pub struct Kernel {
     pub losses: Vec<String>,
     /// What was loaded, and whether the plane needs it.
     programs: Vec<(Hooked, bool)>,
+    /// Forks of traced processes are told, and so are their children traced.
+    pub tells_forks: bool,
+    /// The ends of traced processes are told.
+    pub tells_exits: bool,
 }
 
 /// A program and what it hooks.
@@ -210,6 +214,11 @@ impl Kernel {
         // One sentence is enough where several functions stand for one thing.
         losses.dedup();
         drop(types);
+        let loaded = |wanted: &str| programs.iter().any(|((name, _), _)| *name == wanted);
+        let tells_forks = loaded(program::PROC_FORK) && !host.lacks("OFF_TASK_TGID");
+        let tells_exits = loaded(program::PROC_EXIT)
+            && !host.lacks("OFF_TASK_SIGNAL")
+            && !host.lacks("OFF_SIGNAL_LIVE");
         let ring = RingBuf::try_from(take(&mut ebpf, names::EVENTS)?).map_err(other)?;
         let procs = HashMap::try_from(take(&mut ebpf, names::PROCS)?).map_err(other)?;
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
@@ -227,7 +236,8 @@ impl Kernel {
             plane,
             losses,
             programs,
-            splice_watched: false,
+            tells_forks,
+            tells_exits,
         })
     }
 
@@ -249,7 +259,9 @@ impl Kernel {
         let said: Vec<String> =
             reasons.iter().map(|(plane, (why, _))| format!("plane {}: {why}", plane.name())).collect();
         let said = said.join("; ");
-        if reasons.iter().any(|(_, (_, permission))| *permission) {
+        // Trampolines may be forbidden to everyone; typed tracepoints are forbidden to those without the capabilities only.
+        let everywhere = |plane: &Plane| matches!(plane, Plane::Sock | Plane::Syscall);
+        if reasons.iter().any(|(plane, (_, permission))| *permission && everywhere(plane)) {
             return Err(LoadError::Permission(said));
         }
         Err(LoadError::Plane(format!("nothing can be captured: {said}; see `spanwise doctor`")))
@@ -264,6 +276,8 @@ impl Kernel {
                 Ok(()) => {}
                 Err(error) if is_plane => return Err(other(error)),
                 Err(error) => {
+                    self.tells_forks &= name != program::PROC_FORK;
+                    self.tells_exits &= name != program::PROC_EXIT;
                     let loss = format!("program {name} does not attach to {hook}: {}", chain(&error));
                     tracing::warn!("{loss}");
                     self.losses.push(loss);

@@ -93,9 +93,8 @@ pub fn cost_of_missing(global: &str) -> &'static str {
             "nothing can be captured on kernels before Linux 5.15, where registers are read from the stack"
         }
         "OFF_TASK_TGID" => "children of traced processes are not traced",
-        "OFF_TASK_SIGNAL" | "OFF_SIGNAL_LIVE" | "OFF_TASK_EXIT_CODE" => {
-            "the end of a process is found by looking, a little later"
-        }
+        "OFF_TASK_SIGNAL" | "OFF_SIGNAL_LIVE" => "the end of a process is found by looking, a little later",
+        "OFF_TASK_EXIT_CODE" => "exit codes of processes are not known",
         "OFF_REGS_R14" => {
             "goroutines are not known, so calls of Go programs find their parents by thread only"
         }

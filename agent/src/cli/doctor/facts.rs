@@ -1,5 +1,6 @@
 //! Looks, and judges nothing. Programs are loaded to see whether the kernel takes them; nothing stays.
 
+use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
 use crate::kernel::fault::Faults;
@@ -50,6 +51,8 @@ pub(super) struct BtfFacts {
     pub(super) offsets: Vec<(String, &'static str, bool)>,
     /// Helper functions that are not there, and what that costs.
     pub(super) helpers: Vec<String>,
+    /// Instructions that the verifier looked at, for each program that it took and where it tells.
+    pub(super) verified: BTreeMap<&'static str, u32>,
 }
 
 impl BtfFacts {
@@ -78,11 +81,13 @@ impl BtfFacts {
         let mut best = true;
         for plane in Plane::ALL {
             match try_plane(plane, host) {
-                Ok(losses) if best => {
-                    facts.losses = losses.into_iter().filter(|loss| !known.contains(loss)).collect();
+                Ok((losses, verified)) => {
+                    if best {
+                        facts.losses = losses.into_iter().filter(|loss| !known.contains(loss)).collect();
+                    }
                     best = false;
+                    facts.verified.extend(verified);
                 }
-                Ok(_) => {}
                 Err(why) => facts.refused.push((plane, why)),
             }
         }
@@ -91,12 +96,15 @@ impl BtfFacts {
 }
 
 /// Loads the programs of a plane, attaches nothing, and takes them out again.
-fn try_plane(plane: Plane, host: &Host) -> Result<Vec<String>, String> {
+fn try_plane(plane: Plane, host: &Host) -> Result<(Vec<String>, Vec<(&'static str, u32)>), String> {
     if !object::is_present() {
-        return plane.obstacle(host).map_or_else(|| Ok(Vec::new()), Err);
+        return plane.obstacle(host).map_or_else(|| Ok(Default::default()), Err);
     }
     match Kernel::load_on(plane.choice(), host) {
-        Ok(kernel) => Ok(kernel.losses),
+        Ok(kernel) => {
+            let verified = kernel.verified();
+            Ok((kernel.losses, verified))
+        }
         Err(LoadError::Refused { why, .. }) => Err(why),
         Err(error) => Err(error.to_string()),
     }

@@ -1,5 +1,7 @@
 //! Judges what was seen: each finding has a stable key, a status, a sentence, and what to do about it.
 
+use std::collections::BTreeMap;
+
 use super::facts::Facts;
 use crate::kernel::plane::Plane;
 
@@ -43,6 +45,8 @@ pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
     /// The plane that would be used; none if tracing cannot work.
     pub(super) best_plane: Option<Plane>,
+    /// Instructions that the verifier looked at, by program.
+    pub(super) verified: BTreeMap<&'static str, u32>,
 }
 
 impl Report {
@@ -62,7 +66,8 @@ impl Report {
 
 /// What the facts mean.
 pub(super) fn judge(facts: &Facts) -> Report {
-    let mut report = Report { kernel: facts.kernel.clone(), ..Report::default() };
+    let verified = facts.btf.as_ref().map(|btf| btf.verified.clone()).unwrap_or_default();
+    let mut report = Report { kernel: facts.kernel.clone(), verified, ..Report::default() };
     let mut possible = machine(&mut report, facts);
     possible &= types(&mut report, facts);
     possible &= lockdown(&mut report, facts);
