@@ -66,8 +66,7 @@ unsafe fn seqs_of<const TYPED: bool>(sk: *const u8, direction: Direction) -> Opt
         let state = direct::<u8>(sk, &OFF_SK_STATE)?;
         let next = direct::<u32>(tcp, &OFF_TP_RCV_NXT)?;
         let copied = conn::without_fin(state, copied, next);
-        let write =
-            if direction == Direction::SEND { direct::<u32>(tcp, &OFF_TP_WRITE_SEQ)? } else { 0 };
+        let write = if direction == Direction::SEND { direct::<u32>(tcp, &OFF_TP_WRITE_SEQ)? } else { 0 };
         Some(Seqs { write, copied })
     }
 }

@@ -49,7 +49,8 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 pub(crate) fn check() -> Result<()> {
     let path = file();
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let then: Record = serde_json::from_str(&text).with_context(|| format!("{} is no record", path.display()))?;
+    let then: Record =
+        serde_json::from_str(&text).with_context(|| format!("{} is no record", path.display()))?;
     let now = count()?;
     let (lines, grown) = compare(&then, &now);
     lines.iter().for_each(|line| println!("{line}"));
@@ -58,7 +59,10 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     }
     if !grown.is_empty() {
-        bail!("the verifier looks at more than {SLACK} % more in {}: make them simpler, or record it with `cargo xtask verifier --write`", grown.join(", "));
+        bail!(
+            "the verifier looks at more than {SLACK} % more in {}: make them simpler, or record it with `cargo xtask verifier --write`",
+            grown.join(", ")
+        );
     }
     Ok(())
 }

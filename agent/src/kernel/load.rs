@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::{Ebpf, EbpfLoader, Endianness, Pod};
+use aya::{Ebpf, Endianness, Pod};
 use spanwise_common::config::feature;
 use spanwise_common::conn::{State, Verdict};
 use spanwise_common::names::program;
@@ -178,7 +178,7 @@ impl Kernel {
         let types = aya::Btf::parse(&blob, Endianness::default()).map_err(other)?;
         drop(blob);
         let features = host.features | if uring.is_some() { feature::URING } else { 0 };
-        let mut loader = lean_loader();
+        let mut loader = object::loader();
         for (name, value) in &host.offsets.values {
             // A global that no program uses is not in the object.
             loader.override_global(name, value, false);
@@ -190,7 +190,8 @@ impl Kernel {
         let mut ebpf = loader.load(object::bytes()).map_err(map_refused)?;
         let mut losses: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
         let plane = Self::choose(asked, host, &mut ebpf, &types)?;
-        let mut programs: Vec<(Hooked, bool)> = plane.programs().iter().map(|hooked| (*hooked, true)).collect();
+        let mut programs: Vec<(Hooked, bool)> =
+            plane.programs().iter().map(|hooked| (*hooked, true)).collect();
         if let Some((name, hook)) = uring.filter(|_| plane.sees_uring()) {
             programs::load(&mut ebpf, name, hook, &types, host.faults()).map_err(|error| {
                 LoadError::Uring(format!("program {name} does not load ({}): {NO_URING}", chain(&error)))
@@ -216,16 +217,14 @@ impl Kernel {
         drop(types);
         let loaded = |wanted: &str| programs.iter().any(|((name, _), _)| *name == wanted);
         let tells_forks = loaded(program::PROC_FORK) && !host.lacks("OFF_TASK_TGID");
-        let tells_exits = loaded(program::PROC_EXIT)
-            && !host.lacks("OFF_TASK_SIGNAL")
-            && !host.lacks("OFF_SIGNAL_LIVE");
+        let tells_exits =
+            loaded(program::PROC_EXIT) && !host.lacks("OFF_TASK_SIGNAL") && !host.lacks("OFF_SIGNAL_LIVE");
         let ring = RingBuf::try_from(take(&mut ebpf, names::EVENTS)?).map_err(other)?;
         let procs = HashMap::try_from(take(&mut ebpf, names::PROCS)?).map_err(other)?;
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
         let verdicts = HashMap::try_from(take(&mut ebpf, names::VERDICTS)?).map_err(other)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?).map_err(other)?;
-        // The kernel's type information is megabytes once read.
-        usage::give_back();
+        object::release_freed_memory();
         Ok(Self {
             ebpf,
             procs,
@@ -242,7 +241,12 @@ impl Kernel {
     }
 
     /// The first plane whose programs the kernel takes.
-    fn choose(asked: PlaneChoice, host: &Host, ebpf: &mut Ebpf, types: &aya::Btf) -> Result<Plane, LoadError> {
+    fn choose(
+        asked: PlaneChoice,
+        host: &Host,
+        ebpf: &mut Ebpf,
+        types: &aya::Btf,
+    ) -> Result<Plane, LoadError> {
         let mut reasons = Vec::new();
         for plane in plane::candidates(asked) {
             match try_plane(plane, host, ebpf, types) {
@@ -387,39 +391,12 @@ fn map_refused(error: aya::EbpfError) -> LoadError {
     if is_permission(&error) {
         return LoadError::Permission(chain(&error));
     }
-    LoadError::Lacking(format!("a map cannot be made ({}), and without it nothing can be captured", chain(&error)))
+    LoadError::Lacking(format!(
+        "a map cannot be made ({}), and without it nothing can be captured",
+        chain(&error)
+    ))
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Other(format!("the BPF object has no map {name}")))
-}
-
-/// A loader without the kernel's type information: the object has no CO-RE relocations, so nothing of it is needed.
-///
-/// The library reads and parses all of it in the loader's constructor, whether asked to or not: 30 ms and 20 MB, the highest
-/// peak of the agent's whole life. If the file cannot be opened it goes on without, so for that moment no file can be. The
-/// agent has one thread at this point.
-fn lean_loader<'a>() -> EbpfLoader<'a> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the result.
-    #[expect(unsafe_code, reason = "system call")]
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
-    if known {
-        set_open_files(libc::rlimit { rlim_cur: 0, ..limit });
-    }
-    let mut loader = EbpfLoader::new();
-    if known {
-        set_open_files(limit);
-    }
-    loader.btf(None);
-    loader
-}
-
-fn set_open_files(limit: libc::rlimit) {
-    // SAFETY: `limit` is alive during the call; lowering the soft limit and raising it again up to the hard one is open to
-    // everyone.
-    #[expect(unsafe_code, reason = "system call")]
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-    }
 }

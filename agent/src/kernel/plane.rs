@@ -158,7 +158,8 @@ pub const SOCK_COMPANIONS: &[Companion] =
 
 const NO_IPV6: &str = "connections over IPv6 are not seen";
 const NO_UNIX: &str = "unix sockets are not seen";
-const NO_PAGES: &str = "bytes sent by sendfile and splice are not seen, so responses made of them have no end";
+const NO_PAGES: &str =
+    "bytes sent by sendfile and splice are not seen, so responses made of them have no end";
 const NO_SPLICE: &str = "bytes that leave a socket by splice are not seen";
 
 /// Programs of plane `fentry` that it can do without.

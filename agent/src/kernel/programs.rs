@@ -73,10 +73,11 @@ pub(super) fn unload(ebpf: &mut Ebpf, name: &'static str) {
 
 /// Attaches a loaded program.
 pub(super) fn attach(ebpf: &mut Ebpf, name: &'static str, hook: &'static str) -> Result<(), Refusal> {
+    // The program keeps its links.
     match find(ebpf, name)? {
-        Program::BtfTracePoint(program) => drop(program.attach()?),
-        Program::FExit(program) => drop(program.attach()?),
-        Program::KProbe(program) => drop(program.attach(hook, 0)?),
+        Program::BtfTracePoint(program) => program.attach().map(|_| ())?,
+        Program::FExit(program) => program.attach().map(|_| ())?,
+        Program::KProbe(program) => program.attach(hook, 0).map(|_| ())?,
         _ => return Err(Refusal::Kind(name)),
     }
     Ok(())

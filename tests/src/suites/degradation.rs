@@ -62,16 +62,15 @@ impl Outcome {
         agent.arg(paths::need("python3")?).args(["-c", EXCHANGES]);
         let (status, _, stderr) = run("degraded", &mut agent, &context.dir, LIMIT)?;
         ensure!(!stderr.contains("panicked"), "the agent panicked with {fault}:\n{stderr}");
-        let sentences = stderr.lines().filter_map(|line| line.strip_prefix("spanwise: ")).map(str::to_owned).collect();
+        let sentences =
+            stderr.lines().filter_map(|line| line.strip_prefix("spanwise: ")).map(str::to_owned).collect();
         let spans = if file.exists() { Spans::read(&file)? } else { Spans::default() };
         Ok(Self { code: status.code(), sentences, stderr, spans })
     }
 
     /// Both ends of an exchange are there.
     fn has(&self, path: &str) -> bool {
-        [Kind::Server, Kind::Client]
-            .iter()
-            .all(|kind| self.spans.of(*kind).any(|span| span.path() == path))
+        [Kind::Server, Kind::Client].iter().all(|kind| self.spans.of(*kind).any(|span| span.path() == path))
     }
 
     /// The sentences that hold a word.
@@ -111,9 +110,11 @@ fn doctor(context: &Context, fault: &str) -> Result<Value> {
 
 /// What doctor finds wrong, as (status, sentence).
 fn wrong(report: &Value) -> Vec<(String, String)> {
-    let text = |finding: &Value, key: &str| finding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |finding: &Value, key: &str| finding.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let findings = report.get("findings").and_then(Value::as_array);
-    let all = findings.into_iter().flatten().map(|finding| (text(finding, "status"), text(finding, "sentence")));
+    let all =
+        findings.into_iter().flatten().map(|finding| (text(finding, "status"), text(finding, "sentence")));
     all.filter(|(status, _)| status != "ok").collect()
 }
 
@@ -126,7 +127,11 @@ fn usable(report: &Value) -> Vec<&'static str> {
 /// Programs beside the plane's own: only their feature goes.
 fn programs(context: &Context) -> Result<()> {
     let whole = Outcome::of(context, "", "auto")?;
-    ensure!(whole.code == Some(0) && whole.has("/tcp") && whole.has("/unix"), "nothing is seen:\n{}", whole.stderr);
+    ensure!(
+        whole.code == Some(0) && whole.has("/tcp") && whole.has("/unix"),
+        "nothing is seen:\n{}",
+        whole.stderr
+    );
     let report = doctor(context, "")?;
     let best = usable(&report).first().copied().context("no plane can be used")?;
     let loaded = report.get("verified_instructions").and_then(Value::as_object);
@@ -150,7 +155,8 @@ fn programs(context: &Context) -> Result<()> {
             outcome.stderr
         );
         let report = doctor(context, &fault)?;
-        let said = wrong(&report).into_iter().filter(|(_, sentence)| sentence.contains(&format!("program {name} ")));
+        let said =
+            wrong(&report).into_iter().filter(|(_, sentence)| sentence.contains(&format!("program {name} ")));
         ensure!(said.count() == 1, "doctor does not say it of {name}: {report:#}");
         ensure!(usable(&report).first() == Some(&best), "{fault} costs the plane");
     }
@@ -196,7 +202,10 @@ fn helpers(context: &Context) -> Result<()> {
         let fault = format!("helper:{name}");
         Outcome::of(context, &fault, "auto")?.goes_on(&fault, name)?;
         let report = doctor(context, &fault)?;
-        ensure!(wrong(&report).iter().any(|(_, sentence)| sentence.contains(name)), "doctor does not say {name}");
+        ensure!(
+            wrong(&report).iter().any(|(_, sentence)| sentence.contains(name)),
+            "doctor does not say {name}"
+        );
     }
     let all = HELPERS.map(|name| format!("helper:{name}")).join(",");
     Outcome::of(context, &all, "auto")?.goes_on(&all, "bpf_task_pt_regs")
@@ -226,18 +235,29 @@ fn planes(context: &Context) -> Result<()> {
     let mut faults: Vec<&str> = Vec::new();
     for (at, plane) in planes.iter().enumerate() {
         let fault = own(plane);
-        Outcome::of(context, fault, plane)?.gives_up(fault, &[&format!("plane {plane} cannot be used"), "--plane auto"])?;
+        Outcome::of(context, fault, plane)?
+            .gives_up(fault, &[&format!("plane {plane} cannot be used"), "--plane auto"])?;
         faults.push(fault);
         let all = faults.join(",");
         let report = doctor(context, &all)?;
         let outcome = Outcome::of(context, &all, "auto")?;
         match planes.get(at + 1) {
             Some(next) => {
-                ensure!(report.get("best_plane") == Some(&Value::from(*next)), "doctor does not go on to {next}");
-                ensure!(outcome.code == Some(0) && outcome.has("/tcp") && outcome.has("/unix"), "{all}: {}", outcome.stderr);
+                ensure!(
+                    report.get("best_plane") == Some(&Value::from(*next)),
+                    "doctor does not go on to {next}"
+                );
+                ensure!(
+                    outcome.code == Some(0) && outcome.has("/tcp") && outcome.has("/unix"),
+                    "{all}: {}",
+                    outcome.stderr
+                );
             }
             None => {
-                ensure!(report.get("works") == Some(&Value::Bool(false)), "doctor says that it works: {report:#}");
+                ensure!(
+                    report.get("works") == Some(&Value::Bool(false)),
+                    "doctor says that it works: {report:#}"
+                );
                 outcome.gives_up(&all, &["nothing can be captured", plane])?;
             }
         }
@@ -249,7 +269,8 @@ fn planes(context: &Context) -> Result<()> {
 }
 
 fn btf(context: &Context) -> Result<()> {
-    Outcome::of(context, "btf", "auto")?.gives_up("btf", &["nothing can be captured", "CONFIG_DEBUG_INFO_BTF"])?;
+    Outcome::of(context, "btf", "auto")?
+        .gives_up("btf", &["nothing can be captured", "CONFIG_DEBUG_INFO_BTF"])?;
     let report = doctor(context, "btf")?;
     ensure!(report.get("works") == Some(&Value::Bool(false)), "doctor says that it works without types");
     let said = wrong(&report).into_iter().any(|(_, sentence)| sentence.contains("/sys/kernel/btf/vmlinux"));

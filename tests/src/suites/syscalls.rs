@@ -35,7 +35,8 @@ struct Host {
 impl Host {
     fn ask(context: &Context) -> Result<Self> {
         let (_, said, errors) = once(&context.dir, &["doctor", "--json"], Duration::from_secs(60))?;
-        let said: Value = serde_json::from_str(&said).with_context(|| format!("doctor said: {said}{errors}"))?;
+        let said: Value =
+            serde_json::from_str(&said).with_context(|| format!("doctor said: {said}{errors}"))?;
         let usable = |plane: &&str| said.pointer(&format!("/planes/{plane}")) == Some(&Value::Bool(true));
         let findings = said.get("findings").and_then(Value::as_array).context("doctor found nothing")?;
         let no_uring = findings.iter().any(|finding| {

@@ -95,8 +95,11 @@ impl BtfFacts {
     }
 }
 
-/// Loads the programs of a plane, attaches nothing, and takes them out again.
-fn try_plane(plane: Plane, host: &Host) -> Result<(Vec<String>, Vec<(&'static str, u32)>), String> {
+/// What is lost on a plane, and how hard its programs are to verify.
+type Tried = (Vec<String>, Vec<(&'static str, u32)>);
+
+/// Loads the programs of a plane, tries its kind of hook, and takes them out again.
+fn try_plane(plane: Plane, host: &Host) -> Result<Tried, String> {
     if !object::is_present() {
         return plane.obstacle(host).map_or_else(|| Ok(Default::default()), Err);
     }

@@ -82,7 +82,11 @@ fn losses_leave_tracing_possible() {
         let mut facts = good();
         damage(&mut facts);
         let report = judge(&facts);
-        assert_eq!((status(&report, key), report.best_plane), (Some(Status::Limited), Some(Plane::Sock)), "{key}");
+        assert_eq!(
+            (status(&report, key), report.best_plane),
+            (Some(Status::Limited), Some(Plane::Sock)),
+            "{key}"
+        );
     }
 }
 
