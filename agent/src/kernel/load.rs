@@ -15,7 +15,7 @@ use super::btf::BtfError;
 use super::fault::{self, Faults};
 use super::host::Host;
 use super::object;
-use super::plane::{self, COMPANIONS, NO_URING, Plane};
+use super::plane::{self, COMPANIONS, NO_URING, ON_DEMAND, Plane};
 use super::programs::{self, Refusal};
 use super::ring::Ring;
 use super::typed;
@@ -91,6 +91,7 @@ pub struct Kernel {
     pub tells_forks: bool,
     /// The ends of traced processes are told.
     pub tells_exits: bool,
+    splice_watched: bool,
 }
 
 /// A program and what it hooks.
@@ -237,6 +238,7 @@ impl Kernel {
             programs,
             tells_forks,
             tells_exits,
+            splice_watched: false,
         })
     }
 
@@ -276,6 +278,9 @@ impl Kernel {
         let (planes, companions): (Vec<_>, Vec<_>) =
             self.programs.iter().copied().partition(|(_, plane)| *plane);
         for ((name, hook), is_plane) in companions.into_iter().chain(planes) {
+            if ON_DEMAND.contains(&name) {
+                continue;
+            }
             match programs::attach(&mut self.ebpf, name, hook) {
                 Ok(()) => {}
                 Err(error) if is_plane => return Err(other(error)),
@@ -289,6 +294,22 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Bytes were spliced out of a socket: from now on that is watched, where the plane does not see it anyway.
+    pub fn watch_splice(&mut self) {
+        if std::mem::replace(&mut self.splice_watched, true) {
+            return;
+        }
+        let watcher = self.programs.iter().find(|((name, _), _)| *name == program::TCP_SPLICE);
+        let Some(((name, hook), _)) = watcher.copied() else { return };
+        match programs::attach(&mut self.ebpf, name, hook) {
+            Ok(()) => tracing::info!("a traced process splices: program tcp_splice is attached"),
+            Err(error) => tracing::warn!(
+                "program tcp_splice does not attach ({}): responses that are read by splice end late",
+                chain(&error)
+            ),
+        }
     }
 
     /// Instructions that the verifier looked at for each loaded program, where the kernel tells.
