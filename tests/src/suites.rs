@@ -5,6 +5,8 @@ mod bad_input;
 mod chain;
 mod collector;
 mod degradation;
+mod environment;
+mod governor;
 mod ground;
 mod harmless;
 mod hostile;

@@ -152,13 +152,25 @@ impl Origin for Live {
 impl From<LoadError> for CliError {
     fn from(error: LoadError) -> Self {
         match error {
-            LoadError::Permission(_)
-            | LoadError::Refused { .. }
+            // The capabilities are there, as was seen before: something else forbids it.
+            LoadError::Permission(what) => {
+                let why = privilege::advice_on_permission().unwrap_or_else(|| {
+                    "something else on this host forbids it; spanwise doctor may know what".into()
+                });
+                Self::not_possible(format!("not permitted to load BPF programs ({what}): {why}"))
+            }
+            LoadError::Refused { .. }
             | LoadError::Plane(_)
             | LoadError::Btf(_)
             | LoadError::Lacking(_)
             | LoadError::Uring(_) => Self::not_possible(error.to_string()),
-            LoadError::Stub | LoadError::Other(_) => Self::failed(error.to_string()),
+            LoadError::Other(what) => match privilege::advice(&what) {
+                Some(advice) => {
+                    Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}"))
+                }
+                None => Self::failed(LoadError::Other(what).to_string()),
+            },
+            LoadError::Stub => Self::failed(error.to_string()),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::object;
 use super::plane::{self, COMPANIONS, NO_URING, ON_DEMAND, Plane};
 use super::programs::{self, Refusal};
 use super::ring::Ring;
-use super::typed;
+use super::{typed, usage};
 use crate::config::PlaneChoice;
 
 /// Why the programs could not be loaded.
@@ -225,7 +225,8 @@ impl Kernel {
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
         let verdicts = HashMap::try_from(take(&mut ebpf, names::VERDICTS)?).map_err(other)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?).map_err(other)?;
-        object::release_freed_memory();
+        // The kernel's type information is megabytes once read.
+        usage::give_back();
         Ok(Self {
             ebpf,
             procs,
@@ -314,10 +315,16 @@ impl Kernel {
 
     /// Instructions that the verifier looked at for each loaded program, where the kernel tells.
     pub fn verified(&self) -> Vec<(&'static str, u32)> {
+        let verified = |name| Some((name, programs::verified(&self.ebpf, name)?));
+        self.names().into_iter().filter_map(verified).collect()
+    }
+
+    /// Each loaded program once, for however many functions it stands.
+    fn names(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.programs.iter().map(|((name, _), _)| *name).collect();
         names.sort_unstable();
         names.dedup();
-        names.into_iter().filter_map(|name| Some((name, programs::verified(&self.ebpf, name)?))).collect()
+        names
     }
 
     /// The ring of records. Can be taken once.
@@ -373,8 +380,8 @@ impl Kernel {
 
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
     pub fn run_time(&self) -> Duration {
-        let info = |(name, _): &(&str, bool)| self.ebpf.program(name)?.info().ok();
-        self.programs.iter().filter_map(info).map(|info| info.run_time()).sum()
+        let info = |name: &str| self.ebpf.program(name)?.info().ok();
+        self.names().into_iter().filter_map(info).map(|info| info.run_time()).sum()
     }
 
     /// Detaches and unloads everything now.

@@ -47,13 +47,3 @@ fn set_open_files(limit: libc::rlimit) {
         libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
     }
 }
-
-/// The kernel's type information is megabytes once read; give it back to the system.
-pub(super) fn release_freed_memory() {
-    // SAFETY: no arguments that could be wrong; glibc only.
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "C library call")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}

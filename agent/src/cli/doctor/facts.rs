@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
 use crate::kernel::fault::Faults;
+use crate::kernel::hazard::{FEATURES, Hazards, Lockdown, Row, lockdown};
 use crate::kernel::host::Host;
 use crate::kernel::load::{Kernel, LoadError};
 use crate::kernel::object;
 use crate::kernel::offsets::{cost_of_missing, is_essential};
 use crate::kernel::plane::{self, COMPANIONS, Plane, SOCK_COMPANIONS};
+use crate::kernel::privilege::{self, PidView};
 
 /// What was seen.
 #[derive(Clone, Debug)]

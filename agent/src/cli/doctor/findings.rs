@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
+use crate::kernel::hazard::{Lockdown, Verdict};
 use crate::kernel::plane::Plane;
+use crate::kernel::privilege::{Capability, PidView, Set};
 
 /// How well something works here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

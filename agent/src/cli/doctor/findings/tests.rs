@@ -68,8 +68,12 @@ fn each_lack_is_named_and_forbids_tracing() {
 
 #[test]
 fn losses_leave_tracing_possible() {
-    let cases: [(&str, Damage); 8] = [
-        ("capabilities.look", |f| f.capabilities = 1 << PERFMON | 1 << BPF),
+    const LOAD: [Capability; 2] = [Capability::PERFMON, Capability::BPF];
+    let cases: [(&str, Damage); 11] = [
+        ("capabilities.look", |f| f.capabilities = Set::of(&LOAD).0),
+        ("capabilities.read", |f| f.capabilities = Set::of(&LOAD).with(Capability::SYS_PTRACE).0),
+        ("capabilities.priority", |f| f.capabilities = Set::of(&LOAD).0),
+        ("pid_namespace", |f| f.pid_view = PidView::HostInProc),
         ("bpf_jit", |f| f.bpf_jit = Some(0)),
         ("bpf_stats", |f| f.bpf_stats = Some(1)),
         ("offsets", |f| f.btf.as_mut().unwrap().offsets.push(("why".into(), "some", false))),
@@ -105,5 +109,24 @@ fn an_old_kernel_falls_back() {
         let uring = if next == Some(Plane::Syscall) { Status::Limited } else { Status::Ok };
         assert_eq!(status(&report, "io_uring"), Some(uring));
     }
-    assert_eq!(judge(&Facts { capabilities: 1 << SYS_ADMIN, ..good() }).best_plane, Some(Plane::Sock));
+    assert_eq!(
+        judge(&Facts { capabilities: Set::of(&[Capability::SYS_ADMIN]).0, ..good() }).best_plane,
+        Some(Plane::Sock)
+    );
+}
+
+#[test]
+fn hazards_are_listed_and_forbid_nothing_else() {
+    use crate::kernel::hazard::{FEATURES, Row};
+    let rows = FEATURES.iter().map(|feature| Row {
+        feature: *feature,
+        verdict: Verdict::Refused,
+        sentence: "It hurts.".into(),
+        todo: "Wait.",
+    });
+    let report = judge(&Facts { hazards: rows.collect(), ..good() });
+    for feature in FEATURES {
+        assert_eq!(status(&report, feature.key()), Some(Status::Refused));
+    }
+    assert_eq!(report.best_plane, Some(Plane::Sock));
 }
