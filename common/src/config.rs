@@ -4,6 +4,15 @@
 pub mod feature {
     /// Read the goroutine from the saved user registers of processes marked as Go.
     pub const GOROUTINE: u32 = 1 << 0;
+    /// `bpf_get_socket_cookie` can be had in typed hooks (Linux 5.12): sockets are known by their cookie, else by inode.
+    pub const COOKIE: u32 = 1 << 1;
+    /// `bpf_skc_to_tcp_sock` can be had (Linux 5.9): members of a TCP socket are loaded directly, else by helper.
+    pub const TCP_CAST: u32 = 1 << 2;
+    /// `bpf_get_current_task_btf` and `bpf_task_pt_regs` can be had (Linux 5.15): saved registers are loaded directly, else
+    /// from the top of the task's kernel stack.
+    pub const TASK_REGS: u32 = 1 << 3;
+    /// A program watches the completions of io_uring: its transfers may wait for them.
+    pub const URING: u32 = 1 << 4;
 }
 
 /// Bits of a value in the `PROCS` map.

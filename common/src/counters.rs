@@ -45,4 +45,8 @@ counters! {
     URING_WAITED = 14, "io_uring transfers that waited";
     /// Those whose completion came, or that were told without.
     URING_TOLD = 15, "io_uring transfers told";
+    /// Calls whose return the kernel's kretprobe missed (plane `kprobe`).
+    RETURNS_MISSED = 16, "returns missed by kretprobes";
+    /// Calls that found no room to wait for their return (plane `kprobe`).
+    CALLS_FULL = 17, "calls refused by a full map";
 }

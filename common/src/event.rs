@@ -122,6 +122,10 @@ pub mod plane {
     pub const SYSCALL: u8 = 2;
     /// io_uring completions.
     pub const URING: u8 = 3;
+    /// Exits of socket functions, by trampoline.
+    pub const FENTRY: u8 = 4;
+    /// Exits of socket functions, by kretprobe.
+    pub const KPROBE: u8 = 5;
 }
 
 /// A TCP connection left the state ESTABLISHED, or its socket went away.

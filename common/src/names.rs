@@ -25,6 +25,36 @@ pub mod program {
     pub const SYS_EXIT: &str = "sys_exit_io";
     /// An io_uring request completed.
     pub const URING_COMPLETE: &str = "uring_complete";
+    /// The same on kernels that hand over the result and not the completion.
+    pub const URING_RESULT: &str = "uring_result";
+    /// Plane `fentry`: one function returned.
+    pub const FX_INET_SEND: &str = "fx_inet_send";
+    /// Plane `fentry`: one function returned.
+    pub const FX_INET_RECV: &str = "fx_inet_recv";
+    /// Plane `fentry`: one function returned.
+    pub const FX_INET6_SEND: &str = "fx_inet6_send";
+    /// Plane `fentry`: one function returned.
+    pub const FX_INET6_RECV: &str = "fx_inet6_recv";
+    /// Plane `fentry`: one function returned.
+    pub const FX_UNIX_SEND: &str = "fx_unix_send";
+    /// Plane `fentry`: one function returned.
+    pub const FX_UNIX_RECV: &str = "fx_unix_recv";
+    /// Plane `fentry`: a page was sent by `sendfile` or `splice`.
+    pub const FX_INET_PAGE: &str = "fx_inet_page";
+    /// Plane `fentry`: a page was sent by `sendfile` or `splice`.
+    pub const FX_UNIX_PAGE: &str = "fx_unix_page";
+    /// Plane `fentry`: bytes left a socket by `splice`.
+    pub const FX_TCP_SPLICE: &str = "fx_tcp_splice";
+    /// Plane `fentry`: bytes left a socket by `splice`.
+    pub const FX_UNIX_SPLICE: &str = "fx_unix_splice";
+    /// Plane `kprobe`: a function is called.
+    pub const KP_ENTER: &str = "kp_enter";
+    /// Plane `kprobe`: a function with receive flags is called.
+    pub const KP_ENTER_RECV: &str = "kp_enter_recv";
+    /// Plane `kprobe`: a sending function returned.
+    pub const KP_SENT: &str = "kp_sent";
+    /// Plane `kprobe`: a receiving function returned.
+    pub const KP_RECEIVED: &str = "kp_received";
     /// A process or thread was made.
     pub const PROC_FORK: &str = "proc_fork";
     /// A process replaced its program.

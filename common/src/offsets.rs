@@ -70,12 +70,10 @@ offsets! {
     OFF_TASK_FILES = "task_struct"."files";
     /// io_uring state of a task (not null once it has used io_uring).
     OFF_TASK_IO_URING = "task_struct"."io_uring";
-    /// Flags of a task.
-    OFF_TASK_FLAGS = "task_struct"."flags";
+    /// Kernel stack of a task; saved registers are at its other end.
+    OFF_TASK_STACK = "task_struct"."stack";
     /// Thread group of a task.
     OFF_TASK_TGID = "task_struct"."tgid";
-    /// Thread id of a task.
-    OFF_TASK_PID = "task_struct"."pid";
     /// Signal state shared by a thread group.
     OFF_TASK_SIGNAL = "task_struct"."signal";
     /// Exit code of a task.
@@ -90,10 +88,6 @@ offsets! {
     OFF_FDT_MAX = "fdtable"."max_fds";
     /// Private data of a file (the socket, for sockets).
     OFF_FILE_PRIVATE = "file"."private_data";
-    /// Operations of a file.
-    OFF_FILE_OP = "file"."f_op";
-    /// Inode of a file.
-    OFF_FILE_INODE = "file"."f_inode";
     /// Number of an inode: identity of a socket where no cookie can be had.
     OFF_INODE_INO = "inode"."i_ino";
     /// Inode beside a socket.
@@ -116,6 +110,8 @@ offsets! {
     OFF_REGS_R14 = "pt_regs"."r14";
     /// Code segment: tells 32-bit code.
     OFF_REGS_CS = "pt_regs"."cs";
+    /// Stack segment: the last of the saved registers.
+    OFF_REGS_SS = "pt_regs"."ss";
     /// Opcode of an io_uring request.
     OFF_KIOCB_OPCODE = "io_kiocb"."opcode";
     /// File of an io_uring request.

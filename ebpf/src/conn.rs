@@ -1,6 +1,8 @@
 //! State of connections: made at the first transfer, with all that names the connection.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use spanwise_common::config::feature;
 use spanwise_common::conn::{Info, State, known, transport, verdict};
 use spanwise_common::limits::BUDGET_UNKNOWN;
 use spanwise_common::offsets::MISSING;
@@ -80,19 +82,36 @@ pub fn describe(sock: u64, out: &mut Info) -> i32 {
                 probed_bytes(sock, &OFF_SK_V6_DADDR, &mut out.remote);
             }
         }
-        if let (Some(una), Some(acked), Some(next), Some(received)) = (
-            probed::<u32>(sock, &OFF_TP_SND_UNA),
-            probed::<u64>(sock, &OFF_TP_BYTES_ACKED),
-            probed::<u32>(sock, &OFF_TP_RCV_NXT),
-            probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED),
-        ) {
-            out.own_base = una.wrapping_sub(acked as u32);
-            let state = probed::<u8>(sock, &OFF_SK_STATE).unwrap_or(0);
-            out.peer_base = next.wrapping_sub(received as u32).wrapping_sub(has_fin(state) as u32);
+        // Nobody holds the socket's lock here: what is read in pieces may change in between. Two looks that agree are believed.
+        let mut seen = bases(sock);
+        for _ in 0..3 {
+            let again = bases(sock);
+            if again == seen {
+                break;
+            }
+            seen = again;
+        }
+        if let Some((own, peer)) = seen {
+            out.own_base = own;
+            out.peer_base = peer;
             out.known |= known::BASES;
         }
     }
     0
+}
+
+/// First sequence numbers of both directions: our own and the peer's.
+#[inline(always)]
+unsafe fn bases(sock: u64) -> Option<(u32, u32)> {
+    // SAFETY: helper reads.
+    unsafe {
+        let una = probed::<u32>(sock, &OFF_TP_SND_UNA)?;
+        let acked = probed::<u64>(sock, &OFF_TP_BYTES_ACKED)?;
+        let next = probed::<u32>(sock, &OFF_TP_RCV_NXT)?;
+        let received = probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED)?;
+        let fin = has_fin(probed::<u8>(sock, &OFF_SK_STATE).unwrap_or(0));
+        Some((una.wrapping_sub(acked as u32), next.wrapping_sub(received as u32).wrapping_sub(fin as u32)))
+    }
 }
 
 /// The state of a connection, made if it is new. The second value tells whether it was.
@@ -157,6 +176,17 @@ pub fn has_fin(state: u8) -> bool {
 #[inline(always)]
 pub fn without_fin(state: u8, copied: u32, next: u32) -> u32 {
     if has_fin(state) && copied == next { copied.wrapping_sub(1) } else { copied }
+}
+
+/// Identity of a socket in a typed hook: its cookie where that can be had.
+#[inline(always)]
+pub unsafe fn key(sk: *const u8) -> Option<u64> {
+    if has(feature::COOKIE) {
+        // SAFETY: the caller's `sk` is a sock pointer for the verifier.
+        Some(unsafe { bpf_get_socket_cookie(sk as *mut core::ffi::c_void) })
+    } else {
+        inode_key(sk as u64)
+    }
 }
 
 /// Identity of a socket where no cookie can be had: the number of its inode, marked so that it never equals one.

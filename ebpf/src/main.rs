@@ -6,8 +6,11 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod complete;
 mod conn;
 mod emit;
+mod fentry;
+mod kprobe;
 mod maps;
 mod offsets;
 mod process;

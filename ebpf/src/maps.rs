@@ -81,6 +81,23 @@ pub struct Vector {
 #[map]
 pub static VECTORS: LruHashMap<u64, Vector> = LruHashMap::with_max_entries(1024, 0);
 
+/// A call of a socket function under way, on plane `kprobe`: at its return the arguments are gone.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entered {
+    /// Kernel address of the socket.
+    pub socket: u64,
+    /// Flags of the receive.
+    pub asked: u32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// Thread -> its call of a socket function. Written and emptied by the hooks of plane `kprobe`; bounded by the threads that
+/// wait on sockets, least recently used go first.
+#[map]
+pub static ENTERED: LruHashMap<u64, Entered> = LruHashMap::with_max_entries(16 * 1024, 0);
+
 /// A transfer of io_uring whose buffer is not known before its completion.
 #[repr(C)]
 #[derive(Clone, Copy)]

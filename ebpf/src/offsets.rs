@@ -35,9 +35,8 @@ globals!(
     OFF_UNIX_PEER,
     OFF_TASK_FILES,
     OFF_TASK_IO_URING,
-    OFF_TASK_FLAGS,
+    OFF_TASK_STACK,
     OFF_TASK_TGID,
-    OFF_TASK_PID,
     OFF_TASK_SIGNAL,
     OFF_TASK_EXIT_CODE,
     OFF_SIGNAL_LIVE,
@@ -45,8 +44,6 @@ globals!(
     OFF_FDT_FD,
     OFF_FDT_MAX,
     OFF_FILE_PRIVATE,
-    OFF_FILE_OP,
-    OFF_FILE_INODE,
     OFF_INODE_INO,
     OFF_SOCKET_INODE,
     OFF_SOCKET_SK,
@@ -58,6 +55,7 @@ globals!(
     OFF_REGS_R10,
     OFF_REGS_R14,
     OFF_REGS_CS,
+    OFF_REGS_SS,
     OFF_KIOCB_OPCODE,
     OFF_KIOCB_FILE,
     OFF_CQE_RES,
@@ -67,3 +65,10 @@ globals!(
 /// Bits of `spanwise_common::config::feature`.
 #[unsafe(no_mangle)]
 pub static FEATURES: Global<u32> = Global::new(0);
+
+/// Whether the kernel side may use a feature. Frozen: the verifier never looks at the branch that is off, so that it may call
+/// helpers that this kernel does not have.
+#[inline(always)]
+pub fn has(feature: u32) -> bool {
+    FEATURES.load() & feature != 0
+}

@@ -1,6 +1,7 @@
 //! io_uring: the socket hook sees the transfer, the completion knows the buffer.
 //!
 //! match-proto: io_uring_complete(struct io_ring_ctx *ctx, void *req, struct io_uring_cqe *cqe)
+//! match-proto: io_uring_complete(void *ctx, void *req, u64 user_data, int res, ...) (before Linux 6.9)
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_tracepoint;
@@ -23,7 +24,8 @@ const OP_RECV: u8 = 27;
 /// Connection and direction.
 #[inline(always)]
 fn slot(cookie: u64, direction: Direction) -> u64 {
-    cookie << 1 | u64::from(direction.0)
+    // The highest bit tells inodes from cookies.
+    (cookie & 1 << 63) | cookie << 1 | u64::from(direction.0)
 }
 
 /// Whether a transfer of this connection and direction waits for its completion.
@@ -57,18 +59,23 @@ pub fn wait_for_completion(t: &Transfer) -> Option<()> {
 
 #[btf_tracepoint(function = "io_uring_complete")]
 pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
-    let _ = completed(&ctx);
+    // SAFETY: a helper read of any address.
+    let _ = completed(ctx.arg(1), || unsafe { probed::<i32>(ctx.arg(2), &OFF_CQE_RES) });
+    0
+}
+
+#[btf_tracepoint(function = "io_uring_complete")]
+pub fn uring_result(ctx: BtfTracePointContext) -> i32 {
+    let _ = completed(ctx.arg(1), || Some(ctx.arg(3)));
     0
 }
 
 #[inline(always)]
-fn completed(ctx: &BtfTracePointContext) -> Option<()> {
+fn completed(request: u64, result: impl FnOnce() -> Option<i32>) -> Option<()> {
     let id = bpf_get_current_pid_tgid();
     let tgid = (id >> 32) as u32;
     // SAFETY: only asked whether it is there.
     unsafe { PROCS.get(&tgid) }?;
-    let request: u64 = ctx.arg(1);
-    let entry: u64 = ctx.arg(2);
     // SAFETY: helper reads of any address.
     unsafe {
         let direction = match probed::<u8>(request, &OFF_KIOCB_OPCODE)? {
@@ -80,11 +87,16 @@ fn completed(ctx: &BtfTracePointContext) -> Option<()> {
         let file = probed::<u64>(request, &OFF_KIOCB_FILE)?;
         let socket = probed::<u64>(file, &OFF_FILE_PRIVATE)?;
         let sock = probed::<u64>(socket, &OFF_SOCKET_SK)?;
-        let slot = slot(probed::<u64>(sock, &OFF_SK_COOKIE)?, direction);
-        let pending = *URING.get(&slot)?;
-        let _ = URING.remove(&slot);
+        let mut place = slot(probed::<u64>(sock, &OFF_SK_COOKIE)?, direction);
+        let pending = match URING.get(&place) {
+            Some(pending) => *pending,
+            None => {
+                place = slot(conn::inode_key(sock)?, direction);
+                *URING.get(&place)?
+            }
+        };
+        let _ = URING.remove(&place);
         counters()?[count::URING_TOLD as usize] += 1;
-        let result = probed::<i32>(entry, &OFF_CQE_RES)?;
         let buffer = probed::<u64>(request, &OFF_IO_SR_BUF)?;
         let stream = conn::probed_stream(sock)?;
         let t = Transfer {
@@ -100,6 +112,7 @@ fn completed(ctx: &BtfTracePointContext) -> Option<()> {
             id,
             plane: plane::URING,
         };
+        let result = result()?;
         if result <= 0 || result as u32 != pending.len {
             return transfer(&t, None);
         }

@@ -5,13 +5,17 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
+use spanwise_common::config::feature;
 use spanwise_common::event::{Direction, flags};
 use spanwise_common::limits::{MAX_IOVEC, MAX_PAYLOAD, TAIL};
 
 use crate::maps::{Scratch, VECTORS, Vector};
-use crate::offsets::{OFF_REGS_CS, OFF_REGS_DI, OFF_REGS_DX, OFF_REGS_ORIG_AX, OFF_REGS_R10, OFF_REGS_SI};
-use crate::read::{direct, masked, user_bytes};
+use crate::offsets::{
+    OFF_REGS_CS, OFF_REGS_DI, OFF_REGS_DX, OFF_REGS_ORIG_AX, OFF_REGS_R10, OFF_REGS_SI, OFF_REGS_SS,
+    OFF_TASK_STACK, has,
+};
+use crate::read::{direct, masked, probed, user_bytes};
 
 /// System call numbers (x86-64).
 pub mod nr {
@@ -34,6 +38,8 @@ pub mod nr {
 
 /// Code segment of 64-bit user code.
 const USER64_CS: u64 = 0x33;
+/// Size of a kernel stack on x86-64. Where it is not, the code segment read there is not one.
+const STACK_SIZE: u64 = 16 * 1024;
 
 /// A system call under way: its number and arguments.
 #[derive(Clone, Copy)]
@@ -64,10 +70,33 @@ impl Call {
     /// The system call that the current thread is in; none for kernel threads and 32-bit code.
     #[inline(always)]
     pub fn current() -> Option<Self> {
+        if !has(feature::TASK_REGS) {
+            return Self::from_stack();
+        }
         // SAFETY: both helpers take and return what the verifier tracks; the loads are of `pt_regs` members.
         unsafe {
             let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
             Self::from_regs(regs)
+        }
+    }
+
+    /// The same from the top of the task's kernel stack, where entry code saves the registers.
+    #[inline(always)]
+    pub fn from_stack() -> Option<Self> {
+        // SAFETY: helper reads of any address.
+        unsafe {
+            let stack = probed::<u64>(bpf_get_current_task(), &OFF_TASK_STACK)?;
+            let regs = stack + STACK_SIZE - 8 - u64::from(OFF_REGS_SS.load());
+            if probed::<u64>(regs, &OFF_REGS_CS)? & 0xffff != USER64_CS {
+                return None;
+            }
+            Some(Self {
+                nr: probed::<u64>(regs, &OFF_REGS_ORIG_AX)?,
+                di: probed::<u64>(regs, &OFF_REGS_DI)?,
+                si: probed::<u64>(regs, &OFF_REGS_SI)?,
+                dx: probed::<u64>(regs, &OFF_REGS_DX)?,
+                r10: probed::<u64>(regs, &OFF_REGS_R10)?,
+            })
         }
     }
 
@@ -228,11 +257,10 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
     if listed == 0 {
         return (0, found | flags::NO_BUFFER);
     }
-    let bytes = masked(listed * 16, 0x1ff);
-    if bytes > 128 {
-        return (0, found | flags::NO_BUFFER);
-    }
-    // SAFETY: at most 128 bytes into an array of 256.
+    // A mask alone bounds it, without a comparison: Linux 5.10 does not carry what a comparison found over to the register
+    // that the helper is given.
+    let bytes = masked(listed * 16, 0xff);
+    // SAFETY: at most 255 bytes into an array of 256.
     if !unsafe { user_bytes(scratch.iov.as_mut_ptr().cast(), bytes, address) } {
         return (0, found | flags::FAULT);
     }

@@ -5,6 +5,7 @@ mod bad_input;
 mod chain;
 mod collector;
 mod detach;
+mod degradation;
 mod environment;
 mod governor;
 mod ground;
@@ -32,6 +33,7 @@ use crate::runner::Case;
 /// All of them, in the order in which they run: cheap ones first.
 pub const SUITES: &[&[Case]] = &[
     ground::CASES,
+    degradation::CASES,
     run::CASES,
     attach::CASES,
     signals::CASES,

@@ -10,6 +10,7 @@ mod run;
 mod setup;
 mod soak;
 mod test;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ cargo xtask COMMAND [options]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
                         fuzz the parsers, 600 seconds unless told otherwise
+  verifier [--write]    instructions that the verifier looked at in each BPF program, against docs/verifier.json (as root);
+                        --write records those of this kernel
 ";
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         "harm" => harm::main(&rest),
         "soak" => soak::main(&rest),
         "fuzz" => fuzz::main(&rest),
+        "verifier" => verifier::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use spanwise_tests::runner::{self, Summary};
 
 use crate::run::{self, Options};
-use crate::{check, setup};
+use crate::{check, setup, verifier};
 
 /// The `test` task.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
@@ -54,6 +54,9 @@ fn rings(quick: bool, only: Option<&str>, total: &mut Summary) -> Result<()> {
     }
     run::build_agent("quick")?;
     run::build_exerciser()?;
+    if !quick {
+        ring("verifier", total, verifier::check);
+    }
     let suites = runner::run(only)?;
     total.passed += suites.passed;
     total.failed.extend(suites.failed);

@@ -11,6 +11,7 @@ use self::facts::Facts;
 use self::findings::{Finding, Report, Status};
 use super::args::DoctorArgs;
 use super::{CliError, print};
+use crate::kernel::plane::Plane;
 
 /// Runs the command. It ends well whatever it finds: the findings are its result.
 pub fn main(args: DoctorArgs) -> Result<(), CliError> {
@@ -28,7 +29,7 @@ fn to_text(report: &Report) -> String {
         }
     }
     let _ = match report.best_plane {
-        Some(plane) => writeln!(out, "\nTracing works here, with capture plane {plane}."),
+        Some(plane) => writeln!(out, "\nTracing works here, with capture plane {}.", plane.name()),
         None => writeln!(out, "\nTracing does not work here; the lines marked \"missing\" say why."),
     };
     out
@@ -46,11 +47,13 @@ fn to_json(report: &Report) -> String {
         "version": env!("CARGO_PKG_VERSION"),
         "kernel": report.kernel,
         "works": report.best_plane.is_some(),
-        "best_plane": report.best_plane,
+        "best_plane": report.best_plane.map(Plane::name),
         "planes": {
-            "sock": usable("plane.sock"), "fentry": usable("plane.fentry"), "syscall": usable("plane.syscall"),
+            "sock": usable("plane.sock"), "fentry": usable("plane.fentry"),
+            "kprobe": usable("plane.kprobe"), "syscall": usable("plane.syscall"),
         },
         "findings": findings,
+        "verified_instructions": report.verified,
     });
     format!("{report:#}\n")
 }

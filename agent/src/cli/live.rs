@@ -73,6 +73,18 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Where the kernel side does not tell of ends: those that are gone are found by looking.
+    fn look_for_exits(&mut self) {
+        for tgid in self.kernel.traced() {
+            if !Path::new("/proc").join(tgid.to_string()).exists() {
+                self.kernel.untrace(tgid);
+                self.exit(tgid);
+            }
+        }
+    }
+}
+
 impl Who for Live {
     fn service(&mut self, tgid: u32) -> Arc<Service> {
         let service = self.registry.service(tgid);
@@ -147,7 +159,11 @@ impl From<LoadError> for CliError {
                 });
                 Self::not_possible(format!("not permitted to load BPF programs ({what}): {why}"))
             }
-            LoadError::Plane(_) | LoadError::Btf(_) => Self::not_possible(error.to_string()),
+            LoadError::Refused { .. }
+            | LoadError::Plane(_)
+            | LoadError::Btf(_)
+            | LoadError::Lacking(_)
+            | LoadError::Uring(_) => Self::not_possible(error.to_string()),
             LoadError::Other(what) => match privilege::advice(&what) {
                 Some(advice) => {
                     Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}"))
@@ -248,7 +264,12 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
             live.kernel.attach()?;
             let child = start(&command);
             live.kernel.untrace(own);
-            Some(child?)
+            let child = child?;
+            if !live.kernel.tells_forks {
+                // Not from its first instruction then, but from its first ones.
+                live.kernel.trace(child.id(), proc::TRACE | proc::FOLLOW)?;
+            }
+            Some(child)
         }
     };
     if let Some(ready) = &mut ready {
@@ -455,6 +476,9 @@ impl Engine {
 
     /// Whether nothing that is traced is left. Asked only after something ended.
     fn all_gone(&mut self) -> bool {
+        if !self.pipeline.origin.kernel.tells_exits {
+            self.pipeline.origin.look_for_exits();
+        }
         let exits = self.pipeline.origin.exits;
         if exits == self.seen || self.child.is_some() {
             return false;

@@ -84,8 +84,10 @@ pub enum PlaneChoice {
     Auto,
     /// Typed socket tracepoints.
     Sock,
-    /// Function entry and exit trampolines.
+    /// Trampolines at the exits of socket functions.
     Fentry,
+    /// Breakpoints at the same functions.
+    Kprobe,
     /// System call exits.
     Syscall,
 }

@@ -56,8 +56,9 @@ pub(super) fn plane(said: &Said) -> Result<PlaneChoice, ConfigError> {
         "auto" => Ok(PlaneChoice::Auto),
         "sock" => Ok(PlaneChoice::Sock),
         "fentry" => Ok(PlaneChoice::Fentry),
+        "kprobe" => Ok(PlaneChoice::Kprobe),
         "syscall" => Ok(PlaneChoice::Syscall),
-        _ => Err(ConfigError::value(said, "it must be one of auto, sock, fentry, syscall")),
+        _ => Err(ConfigError::value(said, "it must be one of auto, sock, fentry, kprobe, syscall")),
     }
 }
 

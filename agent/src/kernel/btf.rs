@@ -236,6 +236,11 @@ impl Btf {
         self.ids_by_name(&name).find(|id| self.type_of(*id).is_some_and(|ty| ty.kind == TYPEDEF))
     }
 
+    /// Id of a function of the kernel; none if it has none of that name (or the compiler left none over).
+    pub fn type_id_of_function(&self, name: &str) -> Option<u32> {
+        self.ids_by_name(name).find(|id| self.type_of(*id).is_some_and(|ty| ty.kind == FUNC))
+    }
+
     /// Types of a tracepoint's arguments, such as `sock *` or `int`. The first is always the tracer's own
     /// `void *`; programs get those after it.
     pub fn tracepoint_params(&self, name: &str) -> Option<Vec<String>> {

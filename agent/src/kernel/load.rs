@@ -4,18 +4,20 @@ use std::io;
 use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, Program};
-use aya::{Ebpf, EbpfLoader, Endianness, Pod};
+use aya::{Ebpf, Endianness, Pod};
+use spanwise_common::config::feature;
 use spanwise_common::conn::{State, Verdict};
 use spanwise_common::names::program;
 use spanwise_common::{counters, names};
 use thiserror::Error;
 
-use super::btf::{Btf, BtfError};
-use super::offsets;
-use super::plane::{self, Plane};
+use super::btf::BtfError;
+use super::fault::{self, Faults};
+use super::host::Host;
+use super::object;
+use super::plane::{self, COMPANIONS, NO_URING, ON_DEMAND, Plane};
+use super::programs::{self, Refusal};
 use super::ring::Ring;
-use super::{object, plane::COMPANIONS, plane::ON_DEMAND, plane::SOCK_COMPANIONS};
 use super::{typed, usage};
 use crate::config::PlaneChoice;
 
@@ -28,14 +30,28 @@ pub enum LoadError {
     )]
     Stub,
     /// No BTF, or not readable.
-    #[error("the kernel's type information cannot be used: {0}")]
+    #[error("the kernel's type information cannot be used, and without it nothing can be captured: {0}")]
     Btf(#[from] BtfError),
     /// The plane asked for cannot be had.
+    #[error("plane {plane} cannot be used: {why}; use --plane auto")]
+    Refused {
+        /// Its name.
+        plane: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// No plane can be had.
     #[error("{0}")]
     Plane(String),
     /// Not allowed to use BPF.
     #[error("not permitted to load BPF programs ({0}); run as root, or with CAP_BPF and CAP_PERFMON")]
     Permission(String),
+    /// The kernel lacks what nothing can be done without.
+    #[error("{0}")]
+    Lacking(String),
+    /// The program that watches io_uring is refused: the others are to be loaded without it.
+    #[error("{0}")]
+    Uring(String),
     /// Anything else.
     #[error("loading the BPF programs failed: {0}")]
     Other(String),
@@ -69,9 +85,17 @@ pub struct Kernel {
     pub plane: Plane,
     /// What this kernel does not give, and what that costs: one sentence each.
     pub losses: Vec<String>,
-    programs: Vec<(&'static str, bool)>,
+    /// What was loaded, and whether the plane needs it.
+    programs: Vec<(Hooked, bool)>,
+    /// Forks of traced processes are told, and so are their children traced.
+    pub tells_forks: bool,
+    /// The ends of traced processes are told.
+    pub tells_exits: bool,
     splice_watched: bool,
 }
+
+/// A program and what it hooks.
+type Hooked = (&'static str, &'static str);
 
 /// Whether an error chain holds a "not permitted" of the kernel.
 fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -122,42 +146,80 @@ impl Kernel {
         if !object::is_present() {
             return Err(LoadError::Stub);
         }
-        let btf = Btf::from_kernel()?;
-        let plane = plane::choose(asked, &btf).map_err(LoadError::Plane)?;
-        let found = offsets::resolve(&btf);
-        let mut losses: Vec<String> = found
-            .missing
-            .iter()
-            .zip(&found.reasons)
-            .map(|(wanted, reason)| format!("{reason}: {}", offsets::cost_of_missing(wanted.global)))
-            .collect();
-        let hooks = plane.programs().iter().map(|(_, hook)| *hook);
-        let others = COMPANIONS.iter().chain(SOCK_COMPANIONS).map(|(_, hook, _)| *hook);
-        let blob = typed::blob(&btf, hooks.chain(others));
-        drop(btf);
-        let typed = aya::Btf::parse(&blob, Endianness::default()).map_err(other)?;
+        let host = Host::look(Faults::from_env().map_err(LoadError::Other)?)?;
+        Self::load_on(asked, &host)
+    }
+
+    /// [`Self::load`] on a kernel that has been looked at.
+    pub fn load_on(asked: PlaneChoice, host: &Host) -> Result<Self, LoadError> {
+        if !object::is_present() {
+            return Err(LoadError::Stub);
+        }
+        if let Some(sentence) = plane::hopeless(host) {
+            return Err(LoadError::Lacking(sentence));
+        }
+        let uring = plane::uring(host);
+        match Self::load_with(asked, host, uring) {
+            Err(LoadError::Uring(why)) => {
+                // The other programs must know that nobody watches, and what they know is fixed when they are loaded.
+                let mut kernel = Self::load_with(asked, host, None)?;
+                kernel.losses.push(why);
+                Ok(kernel)
+            }
+            Ok(mut kernel) if uring.is_none() && kernel.plane.sees_uring() => {
+                kernel.losses.push(format!("this kernel does not tell enough of completions: {NO_URING}"));
+                Ok(kernel)
+            }
+            result => result,
+        }
+    }
+
+    fn load_with(asked: PlaneChoice, host: &Host, uring: Option<Hooked>) -> Result<Self, LoadError> {
+        let blob = typed::blob(host.btf(), plane::hooks());
+        let types = aya::Btf::parse(&blob, Endianness::default()).map_err(other)?;
         drop(blob);
-        let mut loader = lean_loader();
-        for (name, value) in &found.values {
+        let features = host.features | if uring.is_some() { feature::URING } else { 0 };
+        let mut loader = object::loader();
+        for (name, value) in &host.offsets.values {
             // A global that no program uses is not in the object.
             loader.override_global(name, value, false);
         }
-        let mut ebpf = loader.load(object::bytes()).map_err(other)?;
-        let mut programs = Vec::new();
-        for (name, hook) in plane.programs() {
-            load_program(&mut ebpf, name, hook, &typed).map_err(other)?;
-            programs.push((*name, true));
+        loader.override_global("FEATURES", &features, false);
+        for map in host.faults().of(fault::Kind::Map) {
+            loader.map_max_entries(map, 0);
         }
-        let companions = COMPANIONS.iter().chain(if plane == Plane::Sock { SOCK_COMPANIONS } else { &[] });
-        for (name, hook, cost) in companions {
-            match load_program(&mut ebpf, name, hook, &typed) {
-                Ok(()) => programs.push((*name, false)),
+        let mut ebpf = loader.load(object::bytes()).map_err(map_refused)?;
+        let mut losses: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
+        let plane = Self::choose(asked, host, &mut ebpf, &types)?;
+        let mut programs: Vec<(Hooked, bool)> =
+            plane.programs().iter().map(|hooked| (*hooked, true)).collect();
+        if let Some((name, hook)) = uring.filter(|_| plane.sees_uring()) {
+            programs::load(&mut ebpf, name, hook, &types, host.faults()).map_err(|error| {
+                LoadError::Uring(format!("program {name} does not load ({}): {NO_URING}", chain(&error)))
+            })?;
+            programs.push(((name, hook), false));
+        }
+        for (name, hook, cost) in COMPANIONS.iter().chain(plane.companions()) {
+            if !host.has_tracepoint(hook) && !host.has_function(hook) {
+                if !plane::OLDER.contains(hook) {
+                    losses.push(format!("this kernel has no {hook}: {cost}"));
+                }
+                continue;
+            }
+            match programs::load(&mut ebpf, name, hook, &types, host.faults()) {
+                Ok(()) => programs.push(((name, hook), false)),
                 Err(error) => {
                     losses.push(format!("program {name} does not load ({}): {cost}", chain(&error)));
                 }
             }
         }
-        drop(typed);
+        // One sentence is enough where several functions stand for one thing.
+        losses.dedup();
+        drop(types);
+        let loaded = |wanted: &str| programs.iter().any(|((name, _), _)| *name == wanted);
+        let tells_forks = loaded(program::PROC_FORK) && !host.lacks("OFF_TASK_TGID");
+        let tells_exits =
+            loaded(program::PROC_EXIT) && !host.lacks("OFF_TASK_SIGNAL") && !host.lacks("OFF_SIGNAL_LIVE");
         let ring = RingBuf::try_from(take(&mut ebpf, names::EVENTS)?).map_err(other)?;
         let procs = HashMap::try_from(take(&mut ebpf, names::PROCS)?).map_err(other)?;
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
@@ -175,46 +237,94 @@ impl Kernel {
             plane,
             losses,
             programs,
+            tells_forks,
+            tells_exits,
             splice_watched: false,
         })
+    }
+
+    /// The first plane whose programs the kernel takes.
+    fn choose(
+        asked: PlaneChoice,
+        host: &Host,
+        ebpf: &mut Ebpf,
+        types: &aya::Btf,
+    ) -> Result<Plane, LoadError> {
+        let mut reasons = Vec::new();
+        for plane in plane::candidates(asked) {
+            match try_plane(plane, host, ebpf, types) {
+                Ok(()) => return Ok(plane),
+                Err(why) => reasons.push((plane, why)),
+            }
+            for (name, _) in plane.programs() {
+                programs::unload(ebpf, name);
+            }
+        }
+        if let Some((plane, (why, _))) = reasons.pop_if(|_| asked != PlaneChoice::Auto) {
+            return Err(LoadError::Refused { plane: plane.name(), why });
+        }
+        let said: Vec<String> =
+            reasons.iter().map(|(plane, (why, _))| format!("plane {}: {why}", plane.name())).collect();
+        let said = said.join("; ");
+        // Trampolines may be forbidden to everyone; typed tracepoints are forbidden to those without the capabilities only.
+        let everywhere = |plane: &Plane| matches!(plane, Plane::Sock | Plane::Syscall);
+        if reasons.iter().any(|(plane, (_, permission))| *permission && everywhere(plane)) {
+            return Err(LoadError::Permission(said));
+        }
+        Err(LoadError::Plane(format!("nothing can be captured: {said}; see `spanwise doctor`")))
     }
 
     /// Attaches what was loaded: processes first, so that no child is missed once transfers are seen.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         let (planes, companions): (Vec<_>, Vec<_>) =
             self.programs.iter().copied().partition(|(_, plane)| *plane);
-        for (name, is_plane) in companions.into_iter().chain(planes) {
+        for ((name, hook), is_plane) in companions.into_iter().chain(planes) {
             if ON_DEMAND.contains(&name) {
                 continue;
             }
-            let Some(program) = self.ebpf.program_mut(name) else { continue };
-            let program: &mut BtfTracePoint = program.try_into().map_err(other)?;
-            match program.attach() {
-                Ok(_) => {}
+            match programs::attach(&mut self.ebpf, name, hook) {
+                Ok(()) => {}
                 Err(error) if is_plane => return Err(other(error)),
-                Err(error) => self.losses.push(format!("program {name} does not attach: {}", chain(&error))),
+                Err(error) => {
+                    self.tells_forks &= name != program::PROC_FORK;
+                    self.tells_exits &= name != program::PROC_EXIT;
+                    let loss = format!("program {name} does not attach to {hook}: {}", chain(&error));
+                    tracing::warn!("{loss}");
+                    self.losses.push(loss);
+                }
             }
         }
         Ok(())
     }
 
-    /// Bytes were spliced out of a socket: from now on that is watched.
+    /// Bytes were spliced out of a socket: from now on that is watched, where the plane does not see it anyway.
     pub fn watch_splice(&mut self) {
         if std::mem::replace(&mut self.splice_watched, true) {
             return;
         }
-        let Some(program) = self.ebpf.program_mut(program::TCP_SPLICE) else { return };
-        let attached = match <&mut BtfTracePoint>::try_from(program) {
-            Ok(program) => program.attach().map(drop),
-            Err(error) => Err(error),
-        };
-        match attached {
+        let watcher = self.programs.iter().find(|((name, _), _)| *name == program::TCP_SPLICE);
+        let Some(((name, hook), _)) = watcher.copied() else { return };
+        match programs::attach(&mut self.ebpf, name, hook) {
             Ok(()) => tracing::info!("a traced process splices: program tcp_splice is attached"),
             Err(error) => tracing::warn!(
                 "program tcp_splice does not attach ({}): responses that are read by splice end late",
                 chain(&error)
             ),
         }
+    }
+
+    /// Instructions that the verifier looked at for each loaded program, where the kernel tells.
+    pub fn verified(&self) -> Vec<(&'static str, u32)> {
+        let verified = |name| Some((name, programs::verified(&self.ebpf, name)?));
+        self.names().into_iter().filter_map(verified).collect()
+    }
+
+    /// Each loaded program once, for however many functions it stands.
+    fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.programs.iter().map(|((name, _), _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The ring of records. Can be taken once.
@@ -270,27 +380,13 @@ impl Kernel {
 
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
     pub fn run_time(&self) -> Duration {
-        let info = |(name, _): &(&str, bool)| self.ebpf.program(name)?.info().ok();
-        self.programs.iter().filter_map(info).map(|info| info.run_time()).sum()
+        let info = |name: &str| self.ebpf.program(name)?.info().ok();
+        self.names().into_iter().filter_map(info).map(|info| info.run_time()).sum()
     }
 
     /// Takes the programs off their hooks. The maps stay: what they hold can still be read.
     pub fn unhook(&mut self) {
-        for (name, program) in self.ebpf.programs_mut() {
-            let done = match program {
-                Program::BtfTracePoint(program) => program.unload(),
-                Program::FEntry(program) => program.unload(),
-                Program::FExit(program) => program.unload(),
-                Program::TracePoint(program) => program.unload(),
-                Program::RawTracePoint(program) => program.unload(),
-                // Of no kind that is used here; it goes with the rest.
-                _ => Ok(()),
-            };
-            if let Err(error) = done {
-                // Never loaded on this kernel, most likely.
-                tracing::debug!("program {name} is not unloaded: {error}");
-            }
-        }
+        programs::unload_all(&mut self.ebpf);
     }
 
     /// Detaches and unloads everything now.
@@ -299,45 +395,41 @@ impl Kernel {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str, hook: &str, btf: &aya::Btf) -> Result<(), aya::EbpfError> {
-    let Some(program) = ebpf.program_mut(name) else {
-        return Err(aya::EbpfError::ProgramError(aya::programs::ProgramError::UnexpectedProgramType));
+/// Loads the programs of a plane and tries its kind of hook. Says why not, and whether that is for want of permission.
+fn try_plane(plane: Plane, host: &Host, ebpf: &mut Ebpf, types: &aya::Btf) -> Result<(), (String, bool)> {
+    if let Some(obstacle) = plane.obstacle(host) {
+        return Err((obstacle, false));
+    }
+    let refused = |name: &str, error: Refusal| {
+        (format!("program {name} does not load ({})", chain(&error)), is_permission(&error))
     };
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(hook, btf)?;
-    Ok(())
+    for (name, hook) in plane.programs() {
+        programs::load(ebpf, name, hook, types, host.faults()).map_err(|error| refused(name, error))?;
+    }
+    // Where the trial itself cannot be had, attaching will tell.
+    let Some((name, hook)) = plane.trial().filter(|(_, hook)| host.has_function(hook)) else { return Ok(()) };
+    if programs::load(ebpf, name, hook, types, host.faults()).is_err() {
+        return Ok(());
+    }
+    programs::attach_once(ebpf, name, hook).map_err(|error| {
+        (format!("programs do not attach to functions ({})", chain(&error)), is_permission(&error))
+    })?;
+    // Before Linux 5.12 a program of this kind can be attached once in its life.
+    programs::unload(ebpf, name);
+    programs::load(ebpf, name, hook, types, host.faults()).map_err(|error| refused(name, error))
+}
+
+/// The library makes all maps at once; its error names the one that was refused.
+fn map_refused(error: aya::EbpfError) -> LoadError {
+    if is_permission(&error) {
+        return LoadError::Permission(chain(&error));
+    }
+    LoadError::Lacking(format!(
+        "a map cannot be made ({}), and without it nothing can be captured",
+        chain(&error)
+    ))
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Other(format!("the BPF object has no map {name}")))
-}
-
-/// A loader without the kernel's type information: the object has no CO-RE relocations, so nothing of it is needed.
-///
-/// The library reads and parses all of it in the loader's constructor, whether asked to or not: 30 ms and 20 MB, the highest
-/// peak of the agent's whole life. If the file cannot be opened it goes on without, so for that moment no file can be. The
-/// agent has one thread at this point.
-fn lean_loader<'a>() -> EbpfLoader<'a> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the result.
-    #[expect(unsafe_code, reason = "system call")]
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
-    if known {
-        set_open_files(libc::rlimit { rlim_cur: 0, ..limit });
-    }
-    let mut loader = EbpfLoader::new();
-    if known {
-        set_open_files(limit);
-    }
-    loader.btf(None);
-    loader
-}
-
-fn set_open_files(limit: libc::rlimit) {
-    // SAFETY: `limit` is alive during the call; lowering the soft limit and raising it again up to the hard one is open to
-    // everyone.
-    #[expect(unsafe_code, reason = "system call")]
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-    }
 }

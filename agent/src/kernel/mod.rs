@@ -5,13 +5,17 @@
 
 pub mod btf;
 pub mod clock;
+pub mod fault;
 pub mod hazard;
+pub mod host;
 pub mod load;
 pub mod object;
 pub mod offsets;
 pub mod plane;
 pub mod priority;
 pub mod privilege;
+mod probe;
+mod programs;
 pub mod record;
 pub mod recording;
 pub mod ring;

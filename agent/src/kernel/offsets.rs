@@ -19,6 +19,29 @@ pub struct Offsets {
 }
 
 impl Offsets {
+    /// Takes a member away, as if this kernel did not have it.
+    pub fn lose(&mut self, global: &str) {
+        let Some(wanted) = WANTED.iter().find(|wanted| wanted.global == global) else { return };
+        if self.get(global).is_none() {
+            return;
+        }
+        for (name, value) in &mut self.values {
+            if *name == global {
+                *value = MISSING;
+            }
+        }
+        self.missing.push(wanted);
+        self.reasons.push(OffsetError::NoMember(wanted.strukt.into(), wanted.member.into()));
+    }
+
+    /// One sentence for each member that this kernel does not have: why, and what is lost.
+    pub fn losses(&self) -> impl Iterator<Item = String> + '_ {
+        self.missing
+            .iter()
+            .zip(&self.reasons)
+            .map(|(wanted, reason)| format!("{reason}: {}", cost_of_missing(wanted.global)))
+    }
+
     /// Value of one global, if this kernel has the member.
     pub fn get(&self, global: &str) -> Option<u32> {
         self.values.iter().find(|(name, _)| *name == global).map(|(_, v)| *v).filter(|v| *v != MISSING)
@@ -42,29 +65,39 @@ pub fn resolve(btf: &Btf) -> Offsets {
 /// What is lost without a member: the sentence `doctor` and the loader give for it.
 pub fn cost_of_missing(global: &str) -> &'static str {
     match global {
+        "OFF_SK_RCV_SADDR" | "OFF_SK_DADDR" | "OFF_SK_NUM" | "OFF_SK_DPORT" => {
+            "addresses and ports of connections are not known"
+        }
         "OFF_SK_V6_RCV_SADDR" | "OFF_SK_V6_DADDR" => "IPv6 addresses are not known",
         "OFF_SK_NET" | "OFF_NET_INUM" => {
             "network namespaces cannot be told apart, so equal addresses of two containers may be confused"
         }
-        "OFF_TP_SND_UNA" | "OFF_TP_RCV_NXT" | "OFF_TP_BYTES_ACKED" | "OFF_TP_BYTES_RECEIVED" => {
+        "OFF_TP_SND_UNA" | "OFF_TP_BYTES_ACKED" | "OFF_TP_BYTES_RECEIVED" => {
             "connections have no name that both ends know, so client and server spans are not joined by it"
         }
-        "OFF_TP_WRITE_SEQ" | "OFF_TP_COPIED_SEQ" => {
-            "stream positions are not known, so lost pieces of TCP connections are not noticed"
+        "OFF_SK_STATE" | "OFF_TP_RCV_NXT" | "OFF_TP_WRITE_SEQ" | "OFF_TP_COPIED_SEQ" => {
+            "TCP connections are not captured, only unix sockets"
         }
         "OFF_UNIX_PEER" => "the two ends of a unix socket are not joined",
         "OFF_TASK_IO_URING" | "OFF_KIOCB_OPCODE" | "OFF_KIOCB_FILE" | "OFF_IO_SR_BUF" | "OFF_CQE_RES"
         | "OFF_SK_COOKIE" => "bytes moved by io_uring are not read",
-        "OFF_FILE_INODE" | "OFF_INODE_INO" | "OFF_SOCKET_INODE" => {
-            "plane syscall cannot tell connections apart"
+        "OFF_TASK_FILES" | "OFF_FILES_FDT" | "OFF_FDT_FD" | "OFF_FDT_MAX" | "OFF_FILE_PRIVATE"
+        | "OFF_SOCKET_FILE" => {
+            "sockets are not found by their descriptors: plane syscall does not work, and programs that use io_uring are not captured"
         }
-        "OFF_TASK_SIGNAL" | "OFF_SIGNAL_LIVE" | "OFF_TASK_EXIT_CODE" => {
-            "the end of a process is found by looking, a little later"
+        "OFF_SOCKET_SK" => "only plane sock works, and bytes moved by io_uring are not read",
+        "OFF_SK_SOCKET" | "OFF_INODE_INO" | "OFF_SOCKET_INODE" => {
+            "sockets are not known by their inodes: planes kprobe and syscall do not work"
         }
+        "OFF_TASK_STACK" | "OFF_REGS_SS" => {
+            "nothing can be captured on kernels before Linux 5.15, where registers are read from the stack"
+        }
+        "OFF_TASK_TGID" => "children of traced processes are not traced",
+        "OFF_TASK_SIGNAL" | "OFF_SIGNAL_LIVE" => "the end of a process is found by looking, a little later",
+        "OFF_TASK_EXIT_CODE" => "exit codes of processes are not known",
         "OFF_REGS_R14" => {
             "goroutines are not known, so calls of Go programs find their parents by thread only"
         }
-        "OFF_REGS_CS" => "32-bit code is not told apart",
         _ => NOTHING,
     }
 }

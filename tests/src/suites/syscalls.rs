@@ -10,17 +10,63 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::SETTLE;
-use crate::agent::{Agent, Options, Report};
+use crate::agent::{Agent, Options, Report, once};
 use crate::paths;
 use crate::proc::Proc;
-use crate::runner::{Case, Context};
+use crate::runner::{Case, Context, skip};
 use crate::spans::{Kind, Span};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "syscalls/sock", seconds: 60, run: |context| plane(context, "sock") },
+    Case { name: "syscalls/fentry", seconds: 60, run: |context| plane(context, "fentry") },
+    Case { name: "syscalls/kprobe", seconds: 60, run: |context| plane(context, "kprobe") },
     Case { name: "syscalls/syscall", seconds: 60, run: |context| plane(context, "syscall") },
-    Case { name: "syscalls/parity", seconds: 90, run: parity },
+    Case { name: "syscalls/parity", seconds: 180, run: parity },
 ];
+
+/// What this kernel can do, by `spanwise doctor`.
+struct Host {
+    /// Planes that can be used, best first.
+    planes: Vec<&'static str>,
+    /// The completions of io_uring tell where the bytes are.
+    uring: bool,
+}
+
+impl Host {
+    fn ask(context: &Context) -> Result<Self> {
+        let (_, said, errors) = once(&context.dir, &["doctor", "--json"], Duration::from_secs(60))?;
+        let said: Value =
+            serde_json::from_str(&said).with_context(|| format!("doctor said: {said}{errors}"))?;
+        let usable = |plane: &&str| said.pointer(&format!("/planes/{plane}")) == Some(&Value::Bool(true));
+        let findings = said.get("findings").and_then(Value::as_array).context("doctor found nothing")?;
+        let no_uring = findings.iter().any(|finding| {
+            let sentence = finding.get("sentence").and_then(Value::as_str).unwrap_or_default();
+            finding.get("key") == Some(&"io_uring".into()) && sentence.contains("counted but not read")
+        });
+        Ok(Self {
+            planes: ["sock", "fentry", "kprobe", "syscall"].into_iter().filter(usable).collect(),
+            uring: !no_uring,
+        })
+    }
+
+    /// What a plane cannot see, by its nature (README, limits).
+    ///
+    /// Plane `syscall`: io_uring moves its bytes inside another call, and of a message vector only the first one is read.
+    /// Plane `sock`: no hook tells of bytes that leave a unix socket by `splice`. Planes `fentry` and `kprobe`: io_uring only
+    /// where its completions tell enough.
+    fn sees(&self, plane: &str, path: &str) -> bool {
+        match plane {
+            "syscall" => !path.contains("/uring-") && !path.contains("/sendmmsg-"),
+            "sock" => !path.ends_with("/splice-unix"),
+            _ => self.uring || !path.contains("/uring-"),
+        }
+    }
+
+    /// What all its planes can see.
+    fn common(&self, path: &str) -> bool {
+        self.planes.iter().all(|plane| self.sees(plane, path))
+    }
+}
 
 /// An exchange that was made: sizes of the request's and the response's body, by path.
 type Made = BTreeMap<String, (u64, u64)>;
@@ -52,26 +98,14 @@ fn exercise(context: &Context, plane: &str) -> Result<(Made, Report)> {
     Ok((made, report))
 }
 
-/// What a plane cannot see, by its nature (README, limits).
-///
-/// Plane `syscall`: io_uring moves its bytes inside another call, and of a message vector only the first one is read.
-/// Plane `sock`: no hook tells of bytes that leave a unix socket by `splice`.
-fn visible(plane: &str, path: &str) -> bool {
-    match plane {
-        "syscall" => !path.contains("/uring-") && !path.contains("/sendmmsg-"),
-        _ => !path.ends_with("/splice-unix"),
-    }
-}
-
-/// What both planes can see.
-fn common(path: &str) -> bool {
-    visible("syscall", path) && visible("sock", path)
-}
-
 fn plane(context: &Context, plane: &str) -> Result<()> {
+    let host = Host::ask(context)?;
+    if !host.planes.contains(&plane) {
+        return skip(format!("this kernel cannot do plane {plane}"));
+    }
     let (made, report) = exercise(context, plane)?;
     let mut broken = Vec::new();
-    for (path, sizes) in made.iter().filter(|(path, _)| visible(plane, path)) {
+    for (path, sizes) in made.iter().filter(|(path, _)| host.sees(plane, path)) {
         for kind in [Kind::Server, Kind::Client] {
             let found: Vec<&Span> = report.spans.of(kind).filter(|span| span.path() == path).collect();
             match found.as_slice() {
@@ -114,12 +148,12 @@ fn plane(context: &Context, plane: &str) -> Result<()> {
 }
 
 /// What must not depend on the plane.
-fn essence(report: &Report) -> Vec<String> {
+fn essence(host: &Host, report: &Report) -> Vec<String> {
     let mut lines: Vec<String> = report
         .spans
         .all
         .iter()
-        .filter(|span| common(span.path()))
+        .filter(|span| host.common(span.path()))
         .map(|span| {
             let parent = report.spans.parent(span).map(|parent| (parent.kind, parent.path().to_owned()));
             let mut attributes = span.attributes.clone();
@@ -140,24 +174,28 @@ fn essence(report: &Report) -> Vec<String> {
 }
 
 fn parity(context: &Context) -> Result<()> {
-    let (_, sock) = exercise(context, "sock")?;
-    let (_, syscall) = exercise(context, "syscall")?;
-    let (sock, syscall) = (essence(&sock), essence(&syscall));
-    let only = |these: &[String], those: &[String], plane: &str| {
-        these
-            .iter()
-            .filter(|line| !those.contains(line))
-            .map(|line| format!("only {plane}: {line}"))
-            .collect::<Vec<_>>()
-    };
-    let mut differ = only(&sock, &syscall, "sock");
-    differ.extend(only(&syscall, &sock, "syscall"));
-    ensure!(
-        differ.is_empty(),
-        "the planes differ in {} spans:\n    {}",
-        differ.len(),
-        differ.iter().take(30).cloned().collect::<Vec<_>>().join("\n    ")
-    );
-    ensure!(!sock.is_empty(), "no plane gave a span");
+    let host = Host::ask(context)?;
+    let Some((best, others)) = host.planes.split_first() else { return skip("this kernel can do no plane") };
+    if others.is_empty() {
+        return skip(format!("this kernel can do plane {best} only"));
+    }
+    let first = essence(&host, &exercise(context, best)?.1);
+    ensure!(!first.is_empty(), "plane {best} gave no span");
+    for other in others {
+        let second = essence(&host, &exercise(context, other)?.1);
+        let only = |these: &[String], those: &[String], plane: &str| {
+            let missing = these.iter().filter(|line| !those.contains(line));
+            missing.map(|line| format!("only {plane}: {line}")).collect::<Vec<_>>()
+        };
+        let mut differ = only(&first, &second, best);
+        differ.extend(only(&second, &first, other));
+        ensure!(
+            differ.is_empty(),
+            "planes {best} and {other} differ in {} spans:\n    {}",
+            differ.len(),
+            differ.iter().take(30).cloned().collect::<Vec<_>>().join("\n    ")
+        );
+        println!("    planes {best} and {other} give the same {} spans", first.len());
+    }
     Ok(())
 }

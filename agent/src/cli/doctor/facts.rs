@@ -1,11 +1,15 @@
-//! Looks, and judges nothing.
+//! Looks, and judges nothing. Programs are loaded to see whether the kernel takes them; nothing stays.
 
+use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
-use crate::kernel::btf::Btf;
+use crate::kernel::fault::Faults;
 use crate::kernel::hazard::{FEATURES, Hazards, Lockdown, Row, lockdown};
-use crate::kernel::offsets::{self, cost_of_missing, is_essential};
-use crate::kernel::plane::{COMPANIONS, Plane, SOCK_COMPANIONS};
+use crate::kernel::host::Host;
+use crate::kernel::load::{Kernel, LoadError};
+use crate::kernel::object;
+use crate::kernel::offsets::{cost_of_missing, is_essential};
+use crate::kernel::plane::{self, COMPANIONS, Plane, SOCK_COMPANIONS};
 use crate::kernel::privilege::{self, PidView};
 
 /// What was seen.
@@ -37,37 +41,77 @@ pub(super) struct Facts {
 /// What the kernel's types tell.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BtfFacts {
-    /// Why plane sock cannot be used.
-    pub(super) sock: Option<String>,
-    /// Why plane syscall cannot be used.
-    pub(super) syscall: Option<String>,
+    /// Why a plane cannot be used; planes that can are not here.
+    pub(super) refused: Vec<(Plane, String)>,
+    /// What is lost on the best plane because the kernel refuses a program.
+    pub(super) losses: Vec<String>,
+    /// The completions of io_uring do not tell enough.
+    pub(super) no_uring: bool,
     /// Tracepoints that are not there, with what is lost without them.
     pub(super) tracepoints: Vec<(&'static str, &'static str)>,
     /// Members that are not there: why, what is lost, whether all is lost.
     pub(super) offsets: Vec<(String, &'static str, bool)>,
+    /// Helper functions that are not there, and what that costs.
+    pub(super) helpers: Vec<String>,
+    /// Instructions that the verifier looked at, for each program that it took and where it tells.
+    pub(super) verified: BTreeMap<&'static str, u32>,
 }
 
 impl BtfFacts {
-    fn of(btf: &Btf) -> Self {
-        let found = offsets::resolve(btf);
-        Self {
-            sock: Plane::Sock.obstacle(btf),
-            syscall: Plane::Syscall.obstacle(btf),
+    fn of(host: &Host) -> Self {
+        let mut facts = Self {
+            no_uring: plane::uring(host).is_none(),
             tracepoints: COMPANIONS
                 .iter()
                 .chain(SOCK_COMPANIONS)
-                .filter(|(_, hook, _)| btf.type_id_of_tracepoint(hook).is_none())
+                .filter(|(_, hook, _)| !host.has_tracepoint(hook))
                 .map(|(_, hook, cost)| (*hook, *cost))
                 .collect(),
-            offsets: found
+            offsets: host
+                .offsets
                 .missing
                 .iter()
-                .zip(&found.reasons)
+                .zip(&host.offsets.reasons)
                 .map(|(wanted, why)| {
                     (why.to_string(), cost_of_missing(wanted.global), is_essential(wanted.global))
                 })
                 .collect(),
+            helpers: host.helpers.clone(),
+            ..Self::default()
+        };
+        let known: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
+        let mut best = true;
+        for plane in Plane::ALL {
+            match try_plane(plane, host) {
+                Ok((losses, verified)) => {
+                    if best {
+                        facts.losses = losses.into_iter().filter(|loss| !known.contains(loss)).collect();
+                    }
+                    best = false;
+                    facts.verified.extend(verified);
+                }
+                Err(why) => facts.refused.push((plane, why)),
+            }
         }
+        facts
+    }
+}
+
+/// What is lost on a plane, and how hard its programs are to verify.
+type Tried = (Vec<String>, Vec<(&'static str, u32)>);
+
+/// Loads the programs of a plane, tries its kind of hook, and takes them out again.
+fn try_plane(plane: Plane, host: &Host) -> Result<Tried, String> {
+    if !object::is_present() {
+        return plane.obstacle(host).map_or_else(|| Ok(Default::default()), Err);
+    }
+    match Kernel::load_on(plane.choice(), host) {
+        Ok(kernel) => {
+            let verified = kernel.verified();
+            Ok((kernel.losses, verified))
+        }
+        Err(LoadError::Refused { why, .. }) => Err(why),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -76,7 +120,9 @@ impl Facts {
         Self {
             kernel: text("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".into()),
             machine: std::env::consts::ARCH,
-            btf: Btf::from_kernel().map(|btf| BtfFacts::of(&btf)).map_err(|error| error.to_string()),
+            btf: Faults::from_env()
+                .and_then(|faults| Host::look(faults).map_err(|error| error.to_string()))
+                .map(|host| BtfFacts::of(&host)),
             lockdown: lockdown(),
             capabilities: text("/proc/self/status").as_deref().and_then(effective).unwrap_or(0),
             pid_view: privilege::pid_view(),

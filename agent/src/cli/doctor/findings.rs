@@ -1,7 +1,10 @@
 //! Judges what was seen: each finding has a stable key, a status, a sentence, and what to do about it.
 
-use super::facts::{BtfFacts, Facts};
+use std::collections::BTreeMap;
+
+use super::facts::Facts;
 use crate::kernel::hazard::{Lockdown, Verdict};
+use crate::kernel::plane::Plane;
 use crate::kernel::privilege::{Capability, PidView, Set};
 
 /// How well something works here.
@@ -43,7 +46,9 @@ pub(super) struct Report {
     pub(super) kernel: String,
     pub(super) findings: Vec<Finding>,
     /// The plane that would be used; none if tracing cannot work.
-    pub(super) best_plane: Option<&'static str>,
+    pub(super) best_plane: Option<Plane>,
+    /// Instructions that the verifier looked at, by program.
+    pub(super) verified: BTreeMap<&'static str, u32>,
 }
 
 impl Report {
@@ -63,7 +68,8 @@ impl Report {
 
 /// What the facts mean.
 pub(super) fn judge(facts: &Facts) -> Report {
-    let mut report = Report { kernel: facts.kernel.clone(), ..Report::default() };
+    let verified = facts.btf.as_ref().map(|btf| btf.verified.clone()).unwrap_or_default();
+    let mut report = Report { kernel: facts.kernel.clone(), verified, ..Report::default() };
     let mut possible = machine(&mut report, facts);
     possible &= types(&mut report, facts);
     possible &= lockdown(&mut report, facts);
@@ -115,6 +121,12 @@ fn types(report: &mut Report, facts: &Facts) -> bool {
             format!("This kernel has no typed tracepoint {hook}: {cost}."),
             None,
         );
+    }
+    for helper in &btf.helpers {
+        report.add("helpers", Status::Limited, format!("On planes sock and fentry, {helper}."), None);
+    }
+    if btf.helpers.is_empty() {
+        report.ok("helpers", "Every helper function that is called was found.");
     }
     if btf.tracepoints.is_empty() {
         report.ok("tracepoints", "Process, TCP state and io_uring tracepoints are there.");
@@ -244,47 +256,65 @@ fn hazards(report: &mut Report, facts: &Facts) {
     }
 }
 
-fn planes(report: &mut Report, facts: &Facts, possible: bool) {
-    const BLOCKED: &str = "the lines above marked \"missing\" forbid every plane";
-    let none = BtfFacts {
-        sock: Some("the kernel's types are not known".into()),
-        syscall: Some("the kernel's types are not known".into()),
-        ..BtfFacts::default()
-    };
-    let btf = facts.btf.as_ref().unwrap_or(&none);
-    let blocked = |own: &Option<String>| own.clone().or_else(|| (!possible).then(|| BLOCKED.to_owned()));
-    match blocked(&btf.sock) {
-        None => {
-            report.best_plane = Some("sock");
-            report.ok("plane.sock", "Plane sock works: every socket transfer is seen, system calls of untraced processes cost nothing.");
-        }
-        Some(why) => report.missing(
+/// What is said of a plane: whether it works without a drawback, what it is like, and what it needs.
+fn words(plane: Plane) -> (&'static str, Status, &'static str, &'static str) {
+    match plane {
+        Plane::Sock => (
             "plane.sock",
-            format!("Plane sock does not work: {why}."),
+            Status::Ok,
+            "every socket transfer is seen, system calls of untraced processes cost nothing",
             "It needs Linux 6.3 or newer.",
         ),
-    }
-    report.missing(
-        "plane.fentry",
-        "Plane fentry does not work: it is not part of this release.",
-        "Use --plane auto.",
-    );
-    match blocked(&btf.syscall) {
-        None => {
-            if report.best_plane.is_none() {
-                report.best_plane = Some("syscall");
-            }
-            report.limited(
-                "plane.syscall",
-                "Plane syscall works, but while it is on every system call of every process takes 35 to 80 ns longer.",
-                "Leave --plane at auto: it takes sock where sock works.",
-            );
-        }
-        Some(why) => report.missing(
+        Plane::Fentry => (
+            "plane.fentry",
+            Status::Ok,
+            "every socket transfer is seen where it is made, system calls of untraced processes cost nothing",
+            "It needs a kernel with function tracing by trampolines; nothing is lost where plane sock works.",
+        ),
+        Plane::Kprobe => (
+            "plane.kprobe",
+            Status::Limited,
+            "but transfers may be missed (and are counted) where very many threads wait for bytes at once",
+            "It needs a kernel with CONFIG_KPROBES; nothing is lost where a plane before it works.",
+        ),
+        Plane::Syscall => (
             "plane.syscall",
-            format!("Plane syscall does not work: {why}."),
+            Status::Limited,
+            "but while it is on every system call of every process takes 35 to 80 ns longer",
             "It needs a kernel with CONFIG_FTRACE_SYSCALLS.",
         ),
+    }
+}
+
+fn planes(report: &mut Report, facts: &Facts, possible: bool) {
+    const BLOCKED: &str = "the lines above marked \"missing\" forbid every plane";
+    for plane in Plane::ALL {
+        let (key, status, like, needs) = words(plane);
+        let name = plane.name();
+        let refused = match &facts.btf {
+            Err(_) => Some("the kernel's types are not known"),
+            Ok(btf) => btf.refused.iter().find(|(p, _)| *p == plane).map(|(_, why)| why.as_str()),
+        };
+        match refused.or((!possible).then_some(BLOCKED)) {
+            Some(why) => report.missing(key, format!("Plane {name} does not work: {why}."), needs),
+            None => {
+                if report.best_plane.is_none() {
+                    report.best_plane = Some(plane);
+                }
+                match status {
+                    Status::Ok => report.ok(key, format!("Plane {name} works: {like}.")),
+                    _ => report.limited(
+                        key,
+                        format!("Plane {name} works, {like}."),
+                        "Leave --plane at auto: it takes the best that works.",
+                    ),
+                }
+            }
+        }
+    }
+    let losses = facts.btf.iter().flat_map(|btf| &btf.losses);
+    for loss in losses {
+        report.add("programs", Status::Limited, format!("On the best plane, {loss}."), None);
     }
 }
 
@@ -300,13 +330,18 @@ fn settings(report: &mut Report, facts: &Facts) {
     match facts.io_uring_disabled {
         Some(2) => report
             .ok("io_uring", "io_uring is switched off on this host, so nothing moves through it unseen."),
-        _ => match &facts.btf {
-            Ok(btf) if btf.sock.is_some() => report.limited(
+        _ => match (report.best_plane, &facts.btf) {
+            (Some(plane), _) if !plane.sees_uring() => report.limited(
                 "io_uring",
-                "Transfers through io_uring are not seen without plane sock.",
+                format!("Transfers through io_uring are not seen on plane {}.", plane.name()),
                 "Use Linux 6.3 or newer, or programs that do not use io_uring.",
             ),
-            _ => report.ok("io_uring", "Transfers through io_uring are seen on plane sock."),
+            (_, Ok(btf)) if btf.no_uring => report.limited(
+                "io_uring",
+                "Transfers through io_uring are counted but not read: this kernel does not tell enough of their completions.",
+                "Use Linux 6.0 or newer, or programs that do not use io_uring.",
+            ),
+            _ => report.ok("io_uring", "Transfers through io_uring are seen on every plane but syscall."),
         },
     }
     let paranoid = facts.perf_event_paranoid.map_or_else(|| "unknown".into(), |n| n.to_string());

@@ -214,10 +214,10 @@ fn files_are_checked() {
     assert!(typo.contains("line 2") && typo.contains("plain"), "{typo}");
     let secret = bad(with_file(&file("[otlp]\nheaders = { a = \"hunter2\", b = 3 }\n")), &[]);
     assert!(!secret.contains("hunter2"), "{secret}");
-    let value = bad(with_file(&file("plane = \"kprobe\"")), &[]);
+    let value = bad(with_file(&file("plane = \"ftrace\"")), &[]);
     assert_eq!(
         value,
-        "plane in the configuration file is \"kprobe\", but it must be one of auto, sock, fentry, syscall"
+        "plane in the configuration file is \"ftrace\", but it must be one of auto, sock, fentry, kprobe, syscall"
     );
     assert!(bad(Options { config: Some("/no/such/file".into()), ..none() }, &[]).contains("/no/such/file"));
 }

@@ -1,5 +1,6 @@
 //! A good host, and hosts that lack one thing each.
 
+use super::super::facts::BtfFacts;
 use super::*;
 
 /// Spoils one thing.
@@ -31,9 +32,9 @@ fn status(report: &Report, key: &str) -> Option<Status> {
 #[test]
 fn a_good_host() {
     let report = judge(&good());
-    assert_eq!(report.best_plane, Some("sock"));
+    assert_eq!(report.best_plane, Some(Plane::Sock));
     let bad: Vec<_> = report.findings.iter().filter(|f| f.status == Status::Missing).map(|f| f.key).collect();
-    assert_eq!(bad, ["plane.fentry"]);
+    assert_eq!(bad, [""; 0]);
     for finding in &report.findings {
         assert!(finding.sentence.ends_with(['.', ')']), "{finding:?}");
         assert!(
@@ -68,7 +69,7 @@ fn each_lack_is_named_and_forbids_tracing() {
 #[test]
 fn losses_leave_tracing_possible() {
     const LOAD: [Capability; 2] = [Capability::PERFMON, Capability::BPF];
-    let cases: [(&str, Damage); 8] = [
+    let cases: [(&str, Damage); 11] = [
         ("capabilities.look", |f| f.capabilities = Set::of(&LOAD).0),
         ("capabilities.read", |f| f.capabilities = Set::of(&LOAD).with(Capability::SYS_PTRACE).0),
         ("capabilities.priority", |f| f.capabilities = Set::of(&LOAD).0),
@@ -76,28 +77,41 @@ fn losses_leave_tracing_possible() {
         ("bpf_jit", |f| f.bpf_jit = Some(0)),
         ("bpf_stats", |f| f.bpf_stats = Some(1)),
         ("offsets", |f| f.btf.as_mut().unwrap().offsets.push(("why".into(), "some", false))),
+        ("helpers", |f| f.btf.as_mut().unwrap().helpers.push("why".into())),
+        ("programs", |f| f.btf.as_mut().unwrap().losses.push("why".into())),
+        ("io_uring", |f| f.btf.as_mut().unwrap().no_uring = true),
         ("tracepoints", |f| f.btf.as_mut().unwrap().tracepoints.push(("x", "y"))),
     ];
     for (key, damage) in cases {
         let mut facts = good();
         damage(&mut facts);
         let report = judge(&facts);
-        assert_eq!((status(&report, key), report.best_plane), (Some(Status::Limited), Some("sock")), "{key}");
+        assert_eq!(
+            (status(&report, key), report.best_plane),
+            (Some(Status::Limited), Some(Plane::Sock)),
+            "{key}"
+        );
     }
 }
 
 #[test]
 fn an_old_kernel_falls_back() {
     let mut facts = good();
-    facts.btf.as_mut().unwrap().sock = Some("this kernel has no typed tracepoint sock_send_length".into());
-    let report = judge(&facts);
-    assert_eq!(report.best_plane, Some("syscall"));
-    assert_eq!(status(&report, "io_uring"), Some(Status::Limited));
-    facts.btf.as_mut().unwrap().syscall = Some("none".into());
-    assert_eq!(judge(&facts).best_plane, None);
+    for (plane, next) in [
+        (Plane::Sock, Some(Plane::Fentry)),
+        (Plane::Fentry, Some(Plane::Kprobe)),
+        (Plane::Kprobe, Some(Plane::Syscall)),
+        (Plane::Syscall, None),
+    ] {
+        facts.btf.as_mut().unwrap().refused.push((plane, "why".into()));
+        let report = judge(&facts);
+        assert_eq!(report.best_plane, next);
+        let uring = if next == Some(Plane::Syscall) { Status::Limited } else { Status::Ok };
+        assert_eq!(status(&report, "io_uring"), Some(uring));
+    }
     assert_eq!(
         judge(&Facts { capabilities: Set::of(&[Capability::SYS_ADMIN]).0, ..good() }).best_plane,
-        Some("sock")
+        Some(Plane::Sock)
     );
 }
 
@@ -114,5 +128,5 @@ fn hazards_are_listed_and_forbid_nothing_else() {
     for feature in FEATURES {
         assert_eq!(status(&report, feature.key()), Some(Status::Refused));
     }
-    assert_eq!(report.best_plane, Some("sock"));
+    assert_eq!(report.best_plane, Some(Plane::Sock));
 }

@@ -1,0 +1,118 @@
+//! Loading and attaching one program, whatever kind it is. Comes in: its name and what it hooks. Goes out: it is in the kernel,
+//! or why not.
+
+use std::io;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfError};
+use thiserror::Error;
+
+use super::fault::{Faults, Kind};
+
+/// Why a program is not in the kernel, or not attached.
+#[derive(Debug, Error)]
+pub(super) enum Refusal {
+    /// The object has none of that name.
+    #[error("the BPF object has no program {0}")]
+    Absent(&'static str),
+    /// A kind that nothing here uses.
+    #[error("program {0} is of a kind that cannot be loaded here")]
+    Kind(&'static str),
+    /// The kernel said no.
+    #[error("{0}")]
+    Kernel(#[from] EbpfError),
+    /// On purpose.
+    #[error("the kernel refuses it")]
+    Fault(#[source] io::Error),
+}
+
+impl From<ProgramError> for Refusal {
+    fn from(error: ProgramError) -> Self {
+        Self::Kernel(error.into())
+    }
+}
+
+fn find<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, Refusal> {
+    ebpf.program_mut(name).ok_or(Refusal::Absent(name))
+}
+
+/// Loads a program, if it is not there yet.
+pub(super) fn load(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    hook: &'static str,
+    types: &Btf,
+    faults: &Faults,
+) -> Result<(), Refusal> {
+    if faults.has(Kind::Program, name) {
+        return Err(Refusal::Fault(io::Error::from_raw_os_error(libc::EINVAL)));
+    }
+    let program = find(ebpf, name)?;
+    if program.fd().is_ok() {
+        return Ok(());
+    }
+    match program {
+        Program::BtfTracePoint(program) => program.load(hook, types)?,
+        Program::FExit(program) => program.load(hook, types)?,
+        Program::KProbe(program) => program.load()?,
+        _ => return Err(Refusal::Kind(name)),
+    }
+    Ok(())
+}
+
+/// Takes a program out again.
+pub(super) fn unload(ebpf: &mut Ebpf, name: &'static str) {
+    if let Some(program) = ebpf.program_mut(name) {
+        take_out(program);
+    }
+}
+
+/// Takes all programs out: off their hooks too.
+pub(super) fn unload_all(ebpf: &mut Ebpf) {
+    for (_, program) in ebpf.programs_mut() {
+        take_out(program);
+    }
+}
+
+fn take_out(program: &mut Program) {
+    // One that was never loaded on this kernel is where it should be.
+    match program {
+        Program::BtfTracePoint(program) => drop(program.unload()),
+        Program::FExit(program) => drop(program.unload()),
+        Program::KProbe(program) => drop(program.unload()),
+        _ => {}
+    }
+}
+
+/// Attaches a loaded program.
+pub(super) fn attach(ebpf: &mut Ebpf, name: &'static str, hook: &'static str) -> Result<(), Refusal> {
+    // The program keeps its links.
+    match find(ebpf, name)? {
+        Program::BtfTracePoint(program) => program.attach().map(|_| ())?,
+        Program::FExit(program) => program.attach().map(|_| ())?,
+        Program::KProbe(program) => program.attach(hook, 0).map(|_| ())?,
+        _ => return Err(Refusal::Kind(name)),
+    }
+    Ok(())
+}
+
+/// Attaches a loaded program and takes it off again at once.
+pub(super) fn attach_once(ebpf: &mut Ebpf, name: &'static str, hook: &'static str) -> Result<(), Refusal> {
+    match find(ebpf, name)? {
+        Program::FExit(program) => {
+            let link = program.attach()?;
+            program.detach(link)?;
+        }
+        Program::KProbe(program) => {
+            let link = program.attach(hook, 0)?;
+            program.detach(link)?;
+        }
+        _ => return Err(Refusal::Kind(name)),
+    }
+    Ok(())
+}
+
+/// Instructions that the verifier looked at before it took a loaded program; none on kernels that do not tell.
+pub(super) fn verified(ebpf: &Ebpf, name: &str) -> Option<u32> {
+    ebpf.program(name)?.info().ok()?.verified_instruction_count()
+}
