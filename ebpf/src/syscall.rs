@@ -3,7 +3,7 @@
 //!
 //! match-proto: sys_exit(struct pt_regs *regs, long ret)
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use spanwise_common::config::proc;
@@ -51,8 +51,9 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
     let ret: i64 = ctx.arg(1);
     // SAFETY: `regs` is a pt_regs pointer for the verifier.
     let call = unsafe { Call::from_regs(regs)? };
+    // Only an address is needed, and the helper that gives a typed pointer came with Linux 5.11.
     // SAFETY: no arguments.
-    let task = unsafe { bpf_get_current_task_btf() } as u64;
+    let task = unsafe { bpf_get_current_task() };
     let (direction, sock) = if call.nr == nr::SPLICE {
         // Between a pipe and something else: either end may be the socket.
         match conn::sock_of_fd(task, call.dx) {
