@@ -12,6 +12,8 @@ use spanwise_common::event::{Close, Direction, Kind, plane};
 use crate::conn::{self, Seqs, Stream, inode_key};
 use crate::emit::{Transfer, header, output_plain, transfer};
 use crate::maps::{CONNS, PROCS};
+use crate::offsets::OFF_SK_COOKIE;
+use crate::read::direct;
 use crate::user::{Call, nr};
 
 const TCP_FIN_WAIT1: i32 = 4;
@@ -32,8 +34,10 @@ fn changed(ctx: &BtfTracePointContext) -> Option<()> {
     }
     let sk: *const u8 = ctx.arg(0);
     let old: i32 = ctx.arg(1);
+    // Whoever keeps a connection by its cookie has made the socket have one, so it need only be read. The helper that makes
+    // one may be called from here since Linux 5.12 only.
     // SAFETY: `sk` is a trusted sock pointer for the verifier.
-    let mut key = unsafe { bpf_get_socket_cookie(sk as *mut core::ffi::c_void) };
+    let mut key = unsafe { direct::<u64>(sk, &OFF_SK_COOKIE) }.unwrap_or(0);
     // Plane `syscall` knows sockets by inode.
     // SAFETY: only asked whether it is there.
     if unsafe { CONNS.get(&key) }.is_none() {
