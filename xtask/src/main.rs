@@ -8,6 +8,7 @@ mod fuzz;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -18,9 +19,13 @@ cargo xtask COMMAND [options]
 
   setup                 install what is missing to build and test (as root; nothing when all is there)
   check                 formatting, lints, order of the stages, file lengths, licences
-  test [--only WORD] [--quick] [--list]
-                        everything: setup, check, host tests, build, end-to-end suites (as root)
-                        --only runs the end-to-end cases whose name holds WORD; --quick leaves out setup, check and host tests
+  test [--only WORD] [--quick] [--no-vm] [--list]
+                        everything: setup, check, host tests, build, end-to-end suites, two kernels in VMs (as root)
+                        --only runs the end-to-end cases and VMs whose name holds WORD; --quick leaves out setup, check and
+                        host tests; --no-vm leaves out the VMs
+  vm [--kernel SERIES]... [--json FILE] [--write]
+                        boots Debian's kernels (5.10, 6.1, 6.12, 6.18, 7.x) in an emulator and tries every capture plane there;
+                        --write puts what it found into docs/kernels.md
   demo                  two applications behind nginx, traced while they run (as root)
   bench [--seconds N] [--rounds N] [--json FILE]
                         with and without the agent, in alternation; prints the ratios (as root)
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
         "bench" => bench::main(&rest),
         "accuracy" => accuracy::main(&rest),
         "fuzz" => fuzz::main(&rest),
+        "vm" => vm::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

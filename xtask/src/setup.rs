@@ -55,6 +55,13 @@ const PACKAGES: &[(&str, Seen, &str)] = &[
     ("iproute2", Seen::Program("ip"), "network namespaces for the tests"),
     ("nftables", Seen::Program("nft"), "address translation for the tests"),
     ("util-linux", Seen::Program("setpriv"), "to run the agent without privileges in a test"),
+    ("qemu-system-x86", Seen::Program("qemu-system-x86_64"), "other kernels, in VMs"),
+    // The package of the same program that needs libraries would not do.
+    ("busybox-static", Seen::File("/var/lib/dpkg/info/busybox-static.list"), "the first programs in a VM"),
+    ("cpio", Seen::Program("cpio"), "to pack a VM's first file system"),
+    ("kmod", Seen::Program("modprobe"), "to find the modules that a VM needs"),
+    ("xz-utils", Seen::Program("xz"), "to unpack modules"),
+    ("zstd", Seen::Program("zstd"), "to unpack modules"),
 ];
 
 /// The `setup` task.
