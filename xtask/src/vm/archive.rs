@@ -117,7 +117,7 @@ pub(super) struct Kernel {
 
 /// The newest kernel of a series (`6.1`, or `7` for any 7.x) among names of packages.
 ///
-/// The kernel is in `linux-image-*`, and since 7.x in two packages. Those of other flavours and for debugging, and those
+/// The kernel is in `linux-image-*`, and since 7.x in three packages: itself, its modules, and what is built in. Those of other flavours and for debugging, and those
 /// that are not signed, do not count: one kernel of a series is enough, and that is the one people run.
 pub(super) fn newest<'a>(names: impl Iterator<Item = &'a str>, series: &str) -> Option<Kernel> {
     let series = series.trim_end_matches(".x");
@@ -150,7 +150,8 @@ pub(super) fn newest<'a>(names: impl Iterator<Item = &'a str>, series: &str) -> 
         }
     }
     let (_, split, release) = best?;
-    let parts: &[&str] = if split { &["linux-binary", "linux-modules"] } else { &["linux-image"] };
+    let parts: &[&str] =
+        if split { &["linux-binary", "linux-modules", "linux-base"] } else { &["linux-image"] };
     Some(Kernel {
         release: release.to_owned(),
         packages: parts.iter().map(|part| format!("{part}-{release}")).collect(),
@@ -203,16 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_in_two_packages_is_one() {
+    fn a_kernel_in_three_packages_is_one() {
         let names = [
             "linux-image-7.3.4+deb13-amd64",
             "linux-binary-7.3.4+deb13-amd64",
             "linux-binary-7.2.13+deb13-amd64",
             "linux-image-7.0.9+deb13-amd64",
         ];
-        let both = "linux-binary-7.3.4+deb13-amd64 linux-modules-7.3.4+deb13-amd64";
-        assert_eq!(chosen("7", &names).as_deref(), Some(both));
-        assert_eq!(chosen("7.x", &names).as_deref(), Some(both));
+        let all =
+            "linux-binary-7.3.4+deb13-amd64 linux-modules-7.3.4+deb13-amd64 linux-base-7.3.4+deb13-amd64";
+        assert_eq!(chosen("7", &names).as_deref(), Some(all));
+        assert_eq!(chosen("7.x", &names).as_deref(), Some(all));
         assert_eq!(chosen("7.0", &names).as_deref(), Some("linux-image-7.0.9+deb13-amd64"));
     }
 }

@@ -150,6 +150,9 @@ fn all(seen: &mut Seen, real: &str, apps: &Apps, dir: &Path) -> Result<()> {
     if let Some(made) = made {
         seen.rows.extend(exchange::rows(real, &made, &report));
     }
+    if seen.rows.iter().any(|row| row.state == State::Fault) {
+        println!("the agent's account of itself:\n{}{}", report.stats.table(), last_lines(&report.stderr, 40));
+    }
     seen.rows.push(Row::of("detaches", Objects::wait_gone(&running.before).map(|()| String::new())));
     if seen.plane == real {
         seen.rows.push(Row::of("fork, exec, exit", events::examine(&seen.plane, apps, dir)));
