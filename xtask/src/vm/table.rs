@@ -171,12 +171,13 @@ pub(super) fn document(reports: &[Report], day: &str, qemu: &str) -> String {
     let mut text = format!(
         "# Kernels\n\n\
          What Spanwise does on Debian's kernels. Written by `cargo xtask vm --write` on {day}, each kernel in a VM of its own\n\
-         (qemu {qemu}, no acceleration, two processors); `cargo xtask test` repeats the oldest and the newest. Not to be edited.\n\n\
-         Every plane gets real requests: nginx before Python, and {EXCHANGES}. Each must\n\
-         give one server span and one client span with its method, status and sizes, the one under the other. \"no\" is a gap that\n\
-         has a known reason, in the notes; \"-\" was not tried, because the plane is not there or, for `auto`, because the plane that\n\
-         it stands for is. The time to the first span, from the agent's start, is that of an emulator: ten to twenty times what\n\
-         it is on real processors.\n\n"
+         (qemu {qemu}, two emulated processors); `cargo xtask test` repeats the oldest and the newest. Not to be edited.\n\n\
+         Every plane gets real requests: nginx before Python, and a program that moves requests by every family of system calls\n\
+         over every family of sockets, in one piece and in two. Each must give one server span and one client span with its\n\
+         method, status and sizes, the one under the other; up to two more tries are made of what is missing. A kernel's log must\n\
+         show no warning, and nothing of the agent may be left in the kernel. \"no\" is a gap with a known reason, in the notes;\n\
+         \"-\" was not tried: the plane is not there, or stands (`auto`) for one that was. The time from the agent's start to the\n\
+         first span is that of an emulator with 2 ns an instruction, and no measure of anything else.\n\n"
     );
     let short = |kernel: &str| kernel.trim_end_matches("-amd64").to_owned();
     let row = |head: &str, cells: &[String]| format!("| {head} | {} |\n", cells.join(" | "));
@@ -197,8 +198,6 @@ pub(super) fn document(reports: &[Report], day: &str, qemu: &str) -> String {
     }
     text + &format!("\nThe kernels, with their packages: {}.\n", kernels.join(", "))
 }
-
-const EXCHANGES: &str = "a program that moves requests by every family of system calls over every family of sockets, in one piece and in two";
 
 #[cfg(test)]
 mod tests {
