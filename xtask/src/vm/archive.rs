@@ -88,7 +88,7 @@ impl Archive {
 
     /// Fetches a package (or `NAME/SUITE`) and unpacks it into a folder. Returns its version.
     pub(super) fn unpack(&self, package: &str, into: &Path) -> Result<String> {
-        let folder = tempfile::tempdir_in(&self.dir)?;
+        let folder = super::scratch(&self.dir)?;
         capture(self.apt("apt-get").args(["download", "-qq", package]).current_dir(folder.path()))
             .with_context(|| format!("cannot fetch the package {package}"))?;
         let file = fs::read_dir(folder.path())?

@@ -10,6 +10,7 @@ use spanwise_tests::paths;
 use spanwise_tests::proc::capture;
 
 use super::archive::{Archive, Kernel, newest};
+use super::scratch;
 
 /// Modules without which there is no root; modprobe names those that they need.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
@@ -74,7 +75,7 @@ pub(super) fn get(series: &str, archive: &Archive, dir: &Path) -> Result<Image> 
 /// Fetches a kernel and keeps of it what a VM needs: the rest is hundreds of megabytes.
 fn fetch(kernel: &Kernel, archive: &Archive, kernels: &Path) -> Result<()> {
     println!("vm: fetching {}", kernel.packages.join(" and "));
-    let whole = tempfile::tempdir_in(kernels.parent().unwrap_or(kernels))?;
+    let whole = scratch(kernels.parent().unwrap_or(kernels))?;
     let mut version = String::new();
     for package in &kernel.packages {
         version = archive.unpack(package, whole.path())?;
@@ -92,7 +93,7 @@ fn fetch(kernel: &Kernel, archive: &Archive, kernels: &Path) -> Result<()> {
     let vmlinuz = places.iter().find(|path| path.exists());
     let vmlinuz = vmlinuz.with_context(|| format!("the package of {} holds no kernel", kernel.release))?;
     // Whole or not at all: an interrupted run must not leave a half of it.
-    let made = tempfile::tempdir_in(kernels.parent().unwrap_or(kernels))?;
+    let made = scratch(kernels.parent().unwrap_or(kernels))?;
     fs::copy(vmlinuz, made.path().join("vmlinuz"))?;
     modules(whole.path(), &kernel.release, &made.path().join("mod"))?;
     fs::write(made.path().join("package"), &version)?;
@@ -148,7 +149,7 @@ fn unpacker(path: &str) -> (String, Option<&'static str>) {
 
 /// Writes the first file system: busybox, the modules and the first process's script. Takes no time, so it is made anew.
 fn initrd(folder: &Path) -> Result<PathBuf> {
-    let root = tempfile::tempdir_in(folder)?;
+    let root = scratch(folder)?;
     for sub in ["bin", "proc", "sys", "dev", "host", "layer", "new", "mod"] {
         fs::create_dir(root.path().join(sub))?;
     }

@@ -41,7 +41,7 @@ impl Qemu {
             println!(
                 "vm: fetching qemu from backports: the installed {version} has faults that programs would be blamed for"
             );
-            let made = tempfile::tempdir_in(dir)?;
+            let made = super::scratch(dir)?;
             for package in ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"] {
                 archive.unpack(&format!("{package}/bookworm-backports"), made.path())?;
             }

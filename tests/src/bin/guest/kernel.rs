@@ -32,6 +32,12 @@ pub(crate) fn release() -> Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned())
 }
 
+/// Seconds since it began, by its own clock.
+pub(crate) fn uptime() -> String {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("?").to_owned()
+}
+
 /// Its type information.
 pub(crate) fn btf() -> Row {
     match fs::metadata("/sys/kernel/btf/vmlinux") {

@@ -73,7 +73,7 @@ fn main() -> Result<()> {
     let mut rows = vec![kernel::btf()];
     let mut seen = Vec::new();
     for name in &names {
-        println!("plane {name}");
+        println!("plane {name}, {} s after the boot", kernel::uptime());
         let seen_here = plane::examine(name, &doctor, &apps, folder.path());
         for row in &seen_here.rows {
             println!("    {:<22} {:?} {}", row.feature, row.state, row.note);
@@ -84,6 +84,7 @@ fn main() -> Result<()> {
     rows.push(kernel::doctor_row(&doctor, &seen));
     rows.extend(seen.into_iter().flat_map(|seen| seen.rows));
     rows.push(log.row());
+    println!("done, {} s after the boot", kernel::uptime());
     let report = Report { kernel: kernel::release()?, rows };
     std::fs::write(&out, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("cannot write {}", out.display()))?;
