@@ -23,9 +23,9 @@ cargo xtask COMMAND [options]
                         everything: setup, check, host tests, build, end-to-end suites, two kernels in VMs (as root)
                         --only runs the end-to-end cases and VMs whose name holds WORD; --quick leaves out setup, check and
                         host tests; --no-vm leaves out the VMs
-  vm [--kernel SERIES]... [--json FILE] [--write]
+  vm [--kernel SERIES]... [--json FILE] [--read FILE] [--write]
                         boots Debian's kernels (5.10, 6.1, 6.12, 6.18, 7.x) in an emulator and tries every capture plane there;
-                        --write puts what it found into docs/kernels.md
+                        --write puts what it found into docs/kernels.md; --read shows what --json wrote, and boots nothing
   demo                  two applications behind nginx, traced while they run (as root)
   bench [--seconds N] [--rounds N] [--json FILE]
                         with and without the agent, in alternation; prints the ratios (as root)

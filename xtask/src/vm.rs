@@ -36,17 +36,50 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         series.push(one);
     }
     let json = options.value("--json")?;
+    let read = options.value("--read")?;
     let write = options.flag("--write");
     options.finish()?;
-    if series.is_empty() {
-        series = SERIES.map(str::to_owned).to_vec();
-    } else if write {
+    if write && !series.is_empty() {
         bail!("--write is for all kernels: leave out --kernel");
     }
+    if series.is_empty() {
+        series = SERIES.map(str::to_owned).to_vec();
+    }
+    let (reports, mut failed) = match read {
+        Some(file) => {
+            let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+            let reports: Vec<Report> =
+                serde_json::from_str(&text).with_context(|| format!("{file} is not what --json wrote"))?;
+            (reports, vec![])
+        }
+        None => boot(&series)?,
+    };
+    println!("\n{}", table::terminal(&reports));
+    if let Some(file) = json {
+        let text = serde_json::to_string_pretty(&reports)? + "\n";
+        fs::write(&file, text).with_context(|| format!("cannot write {file}"))?;
+    }
+    // A table with faults is true; one that lacks kernels is not.
+    if write && failed.is_empty() {
+        let day = capture(std::process::Command::new("date").args(["-u", "+%F"]))?;
+        fs::write(paths::root().join("docs/kernels.md"), table::document(&reports, day.trim()))?;
+        println!("written: docs/kernels.md");
+    }
+    failed.extend(
+        reports.iter().filter(|report| report.faults().next().is_some()).map(|report| report.kernel.clone()),
+    );
+    if !failed.is_empty() {
+        bail!("not everything works on {} (see above)", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Boots one kernel after the other. Returns what was found, and the series of which nothing could be.
+fn boot(series: &[String]) -> Result<(Vec<Report>, Vec<String>)> {
     build()?;
     let lab = Lab::open()?;
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
-    for one in &series {
+    for one in series {
         match lab.examine(one) {
             Ok(report) => reports.push(report),
             Err(error) => {
@@ -55,24 +88,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
             }
         }
     }
-    println!("\n{}", table::terminal(&reports));
-    if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&reports)? + "\n";
-        fs::write(&file, text).with_context(|| format!("cannot write {file}"))?;
-    }
-    failed.extend(
-        reports.iter().filter(|report| report.faults().next().is_some()).map(|report| report.kernel.clone()),
-    );
-    if !failed.is_empty() {
-        bail!("not everything works on {} (see above)", failed.join(", "));
-    }
-    if write {
-        let day = capture(std::process::Command::new("date").args(["-u", "+%F"]))?;
-        let path = paths::root().join("docs/kernels.md");
-        fs::write(&path, table::document(&reports, day.trim(), &lab.qemu.version))?;
-        println!("written: docs/kernels.md");
-    }
-    Ok(())
+    Ok((reports, failed))
 }
 
 /// Builds what runs inside.

@@ -164,18 +164,19 @@ pub(super) fn terminal(reports: &[Report]) -> String {
 }
 
 /// As a document.
-pub(super) fn document(reports: &[Report], day: &str, qemu: &str) -> String {
+pub(super) fn document(reports: &[Report], day: &str) -> String {
     let table = Table::of(reports);
     let kernels: Vec<String> =
         reports.iter().map(|report| format!("{} ({})", report.kernel, report.package)).collect();
     let mut text = format!(
         "# Kernels\n\n\
          What Spanwise does on Debian's kernels. Written by `cargo xtask vm --write` on {day}, each kernel in a VM of its own\n\
-         (qemu {qemu}, two emulated processors); `cargo xtask test` repeats the oldest and the newest. Not to be edited.\n\n\
+         (an emulator with two processors); `cargo xtask test` repeats the oldest and the newest. Not to be edited.\n\n\
          Every plane gets real requests: nginx before Python, and a program that moves requests by every family of system calls\n\
          over every family of sockets, in one piece and in two. Each must give one server span and one client span with its\n\
          method, status and sizes, the one under the other; up to two more tries are made of what is missing. A kernel's log must\n\
-         show no warning, and nothing of the agent may be left in the kernel. \"no\" is a gap with a known reason, in the notes;\n\
+         show no warning, and nothing of the agent may be left in the kernel. \"no\" is a gap with a known reason, in the notes,\n\
+         and a FAULT is what should work and does not;\n\
          \"-\" was not tried: the plane is not there, or stands (`auto`) for one that was. The time from the agent's start to the\n\
          first span is that of an emulator with 2 ns an instruction, and no measure of anything else.\n\n"
     );
@@ -256,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_document_is_a_table_with_notes() {
-        let text = document(&two(), "2026-01-02", "10.0.2");
+        let text = document(&two(), "2026-01-02");
         assert!(
             text.contains("\n|  | 5.10.0-46 | 7.3.4+deb13 |\n|---|---|---|\n| BTF | ok | ok |\n"),
             "{text}"
