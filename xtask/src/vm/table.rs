@@ -175,9 +175,9 @@ pub(super) fn document(reports: &[Report], day: &str) -> String {
          Every plane gets real requests: nginx before Python, and a program that moves requests by every family of system calls\n\
          over every family of sockets, in one piece and in two. Each must give one server span and one client span with its\n\
          method, status and sizes, the one under the other; up to two more tries are made of what is missing. A kernel's log must\n\
-         show no warning, and nothing of the agent may be left in the kernel. \"no\" is a gap with a known reason, in the notes,\n\
-         and a FAULT is what should work and does not;\n\
-         \"-\" was not tried: the plane is not there, or stands (`auto`) for one that was. The time from the agent's start to the\n\
+         show no warning, and nothing of the agent may be left in the kernel.\n\n\
+         \"no\" is a gap with a known reason, in the notes; a FAULT should work and does not; \"-\" was not tried: the plane is not\n\
+         there, or stands (`auto`) for one that was. The time from the agent's start to the\n\
          first span is that of an emulator with 2 ns an instruction, and no measure of anything else.\n\n"
     );
     let short = |kernel: &str| kernel.trim_end_matches("-amd64").to_owned();
