@@ -11,6 +11,7 @@ mod setup;
 mod soak;
 mod test;
 mod verifier;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -21,9 +22,13 @@ cargo xtask COMMAND [options]
 
   setup                 install what is missing to build and test (as root; nothing when all is there)
   check                 formatting, lints, order of the stages, file lengths, licences
-  test [--only WORD] [--quick] [--list]
-                        everything: setup, check, host tests, build, end-to-end suites (as root)
-                        --only runs the end-to-end cases whose name holds WORD; --quick leaves out setup, check and host tests
+  test [--only WORD] [--quick] [--no-vm] [--list]
+                        everything: setup, check, host tests, build, end-to-end suites, two kernels in VMs (as root)
+                        --only runs the end-to-end cases and VMs whose name holds WORD; --quick leaves out setup, check and
+                        host tests; --no-vm leaves out the VMs
+  vm [--kernel SERIES]... [--json FILE] [--read FILE] [--write]
+                        boots Debian's kernels (5.10, 6.1, 6.12, 6.18, 7.x) in an emulator and tries every capture plane there;
+                        --write puts what it found into docs/kernels.md; --read shows what --json wrote, and boots nothing
   demo                  two applications behind nginx, traced while they run (as root)
   bench [--seconds N] [--rounds N] [--json FILE]
                         with and without the agent, in alternation; prints the ratios (as root)
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
         "soak" => soak::main(&rest),
         "fuzz" => fuzz::main(&rest),
         "verifier" => verifier::main(&rest),
+        "vm" => vm::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -59,6 +59,13 @@ const PACKAGES: &[(&str, Seen, &str)] = &[
     ("redis-tools", Seen::Program("redis-check-rdb"), "a server that does not speak HTTP"),
     ("postgresql-15", Seen::File("/usr/lib/postgresql/15/bin/initdb"), "a server that does not speak HTTP"),
     ("util-linux", Seen::Program("setpriv"), "to run the agent without privileges in a test"),
+    ("qemu-system-x86", Seen::Program("qemu-system-x86_64"), "other kernels, in VMs"),
+    // The package of the same program that needs libraries would not do.
+    ("busybox-static", Seen::File("/var/lib/dpkg/info/busybox-static.list"), "the first programs in a VM"),
+    ("cpio", Seen::Program("cpio"), "to pack a VM's first file system"),
+    ("kmod", Seen::Program("modprobe"), "to find the modules that a VM needs"),
+    ("xz-utils", Seen::Program("xz"), "to unpack modules"),
+    ("zstd", Seen::Program("zstd"), "to unpack modules"),
 ];
 
 /// The `setup` task.

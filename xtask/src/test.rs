@@ -9,24 +9,25 @@ use anyhow::{Context, Result, bail};
 use spanwise_tests::runner::{self, Summary};
 
 use crate::run::{self, Options};
-use crate::{check, setup, verifier};
+use crate::{check, setup, verifier, vm};
 
 /// The `test` task.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let mut options = Options::new(arguments);
     let only = options.value("--only")?;
     let quick = options.flag("--quick");
+    let vms = !options.flag("--no-vm");
     let list = options.flag("--list");
     options.finish()?;
     if list {
-        runner::names().for_each(|name| println!("{name}"));
+        runner::names().chain(vm::TESTS.map(|(name, _)| name)).for_each(|name| println!("{name}"));
         return Ok(());
     }
     run::need_root("`cargo xtask test`")?;
     let start = Instant::now();
     let mut total = Summary::default();
     // Whatever happens, the closing line comes.
-    if let Err(error) = rings(quick, only.as_deref(), &mut total) {
+    if let Err(error) = rings(quick, only.as_deref(), vms, &mut total) {
         println!("FAILED   it could not go on: {error:#}");
         total.failed.push("going on after an error (see above)".to_owned());
     }
@@ -46,7 +47,7 @@ fn closing_line(total: &Summary) -> String {
     format!("{} passed, {} failed, {} skipped", total.passed, total.failed.len(), total.skipped.len())
 }
 
-fn rings(quick: bool, only: Option<&str>, total: &mut Summary) -> Result<()> {
+fn rings(quick: bool, only: Option<&str>, vms: bool, total: &mut Summary) -> Result<()> {
     if !quick {
         setup::main(&[])?;
         ring("check", total, || check::main(&[]));
@@ -57,11 +58,38 @@ fn rings(quick: bool, only: Option<&str>, total: &mut Summary) -> Result<()> {
     if !quick {
         ring("verifier", total, verifier::check);
     }
-    let suites = runner::run(only)?;
-    total.passed += suites.passed;
-    total.failed.extend(suites.failed);
-    total.skipped.extend(suites.skipped);
+    let chosen = |name: &str| only.is_none_or(|word| name.contains(word));
+    // A word that only VMs have in their names is no mistake.
+    if runner::names().any(chosen) || !vm::TESTS.iter().any(|(name, _)| chosen(name)) {
+        let suites = runner::run(only)?;
+        total.passed += suites.passed;
+        total.failed.extend(suites.failed);
+        total.skipped.extend(suites.skipped);
+    }
+    machines(chosen, vms, total);
     Ok(())
+}
+
+/// The oldest and the newest kernel, in VMs.
+fn machines(chosen: impl Fn(&str) -> bool, wanted: bool, total: &mut Summary) {
+    let begin = Instant::now();
+    let mut ran = 0;
+    for (name, series) in vm::TESTS.iter().filter(|(name, _)| chosen(name)) {
+        if !wanted {
+            total.skipped.push(format!("{name}: --no-vm"));
+            continue;
+        }
+        let start = Instant::now();
+        ring(name, total, || {
+            vm::test(series)?;
+            println!("passed   {name} ({:.1} s)", start.elapsed().as_secs_f64());
+            Ok(())
+        });
+        ran += 1;
+    }
+    if ran > 1 {
+        println!("{ran} kernels in VMs took {:.0} s", begin.elapsed().as_secs_f64());
+    }
 }
 
 /// One step that counts as one test. The others go on when it fails.

@@ -1,0 +1,218 @@
+//! One capture plane. In: its name, what `doctor` said. Out: the rows of its features, its programs, whether it had a ring.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use spanwise_tests::agent::{Agent, Options, Report};
+use spanwise_tests::proc::last_lines;
+
+use crate::exchange::{Apps, Exerciser, Made};
+use crate::objects::Objects;
+use crate::{Row, State, events, exchange};
+
+/// The first row of a plane. Without it there are no others.
+const LOADS: &str = "loads and attaches";
+/// How often the exchanges are made before what is missing counts.
+const TRIES: usize = 3;
+/// How long the probes may take; the verifier is slow in an emulator.
+const READY: Duration = Duration::from_secs(120);
+
+/// A plane that was tried.
+pub(crate) struct Seen {
+    /// Its name.
+    pub(crate) plane: String,
+    /// Programs that were loaded; none if the kernel cannot do the plane.
+    pub(crate) programs: Vec<String>,
+    /// A map of the type ring buffer was there.
+    pub(crate) ring_buffer: bool,
+    /// What was found.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// An agent that traces, or what it said when it refused to.
+pub(crate) enum Started {
+    /// It traces.
+    Running(Box<Running>),
+    /// It ended with the code for "the kernel lacks this", and said so.
+    Refused(String),
+}
+
+/// An agent that traces.
+pub(crate) struct Running {
+    /// It.
+    pub(crate) agent: Agent,
+    /// How long it took to trace.
+    pub(crate) ready: Duration,
+    /// What it cannot do here, in its own words.
+    pub(crate) losses: Vec<String>,
+    /// What was in the kernel before.
+    pub(crate) before: Objects,
+}
+
+/// Starts an agent on this plane and waits until it traces.
+pub(crate) fn start(plane: &str, pids: &[u32], dir: &Path) -> Result<Started> {
+    let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let options = Options::default().arg(&["--plane", plane]);
+    let before = Objects::now()?;
+    let begin = Instant::now();
+    let mut agent = Agent::start(dir, &["attach", "--pid", &list], &[], &options, false)?;
+    while !dir.join("ready").exists() {
+        if let Some(status) = agent.proc.poll()? {
+            let said = agent.proc.stderr();
+            if status.code() == Some(3) {
+                return Ok(Started::Refused(said.trim().trim_start_matches("spanwise: ").to_owned()));
+            }
+            verifier(plane, &list, dir);
+            bail!("the agent ended ({status}): {}", said.trim());
+        }
+        if begin.elapsed() > READY {
+            bail!("its probes were not live within {READY:?}: {}", agent.proc.tail());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let ready = begin.elapsed();
+    let losses: Vec<String> = agent
+        .proc
+        .stderr()
+        .lines()
+        .filter_map(|line| line.strip_prefix("spanwise: "))
+        .map(str::to_owned)
+        .collect();
+    if losses.iter().any(|loss| is_fault(loss)) {
+        verifier(plane, &list, dir);
+    }
+    Ok(Started::Running(Box::new(Running { agent, ready, losses, before })))
+}
+
+/// Prints what the verifier says, with its reasons, for whoever looks at the VM's output.
+fn verifier(plane: &str, pids: &str, dir: &Path) {
+    let debug = Options::default().arg(&["--plane", plane, "--duration", "1s"]).env("SPANWISE_LOG", "debug");
+    let ended = Agent::start(dir, &["attach", "--pid", pids], &[], &debug, false).and_then(|mut agent| {
+        agent.proc.wait(READY)?;
+        Ok(agent.proc.stderr())
+    });
+    match ended {
+        Ok(said) => println!("the agent on plane {plane}:\n{}", last_lines(&said, 60)),
+        Err(error) => println!("the agent on plane {plane}, once more: {error:#}"),
+    }
+}
+
+/// The verifier refused a program, which is a fault of the program. That a kernel has no such hook is none.
+fn is_fault(loss: &str) -> bool {
+    loss.contains("does not load") && (loss.contains("processed") || loss.contains("BPF_PROG_LOAD"))
+        || loss.contains("does not attach")
+}
+
+/// Without the verifier's words: "program X does not load: what that costs".
+fn short(loss: &str) -> String {
+    match (loss.find(" ("), loss.rfind("): ")) {
+        (Some(from), Some(to)) if from < to => {
+            format!("{}{}", loss.get(..from).unwrap_or(loss), loss.get(to + 1..).unwrap_or_default())
+        }
+        _ => loss.to_owned(),
+    }
+}
+
+/// Everything about a plane. `doctor` says which one `auto` stands for.
+pub(crate) fn examine(plane: &str, doctor: &Value, apps: &Apps, dir: &Path) -> Seen {
+    let best = doctor.get("best_plane").and_then(Value::as_str).unwrap_or("none");
+    let real = if plane == "auto" { best } else { plane };
+    let mut seen = Seen { plane: plane.to_owned(), programs: vec![], ring_buffer: false, rows: vec![] };
+    if let Err(error) = all(&mut seen, real, apps, dir) {
+        let feature = if seen.rows.is_empty() { LOADS } else { "to the end" };
+        seen.rows.push(Row::new(feature, State::Fault, format!("{error:#}")));
+    }
+    seen.rows = std::mem::take(&mut seen.rows).into_iter().map(|row| row.on(plane)).collect();
+    seen
+}
+
+fn all(seen: &mut Seen, real: &str, apps: &Apps, dir: &Path) -> Result<()> {
+    let mut exerciser = Exerciser::start(dir)?;
+    let mut pids = apps.pids();
+    pids.push(exerciser.pid());
+    let running = match start(&seen.plane, &pids, dir)? {
+        Started::Refused(why) => {
+            seen.rows.push(Row::new(LOADS, State::Gap, why));
+            return Ok(());
+        }
+        Started::Running(running) => running,
+    };
+    let objects = Objects::now()?.since(&running.before);
+    seen.ring_buffer = objects.has_ring()?;
+    seen.programs = objects.programs()?;
+    seen.rows.push(loads(&running.losses, &seen.programs));
+    let first = exchange::first_span(apps, &running.agent, running.ready);
+    // What stands for another plane needs no second proof of all that the plane can do.
+    let made = if seen.plane == real { Some(exerciser.go()?) } else { None };
+    let report = running.agent.stop().context("stopping the agent")?;
+    seen.rows.push(Row::of("nginx to Python", exchange::chain(&report)));
+    seen.rows.push(Row::of("first span", first));
+    if let Some(made) = made {
+        seen.rows.extend(exchanges(&seen.plane, made, report, dir)?);
+    }
+    seen.rows.push(Row::of("detaches", Objects::wait_gone(&running.before).map(|()| String::new())));
+    if seen.plane == real {
+        seen.rows.push(Row::of("fork, exec, exit", events::examine(&seen.plane, apps, dir)));
+    }
+    Ok(())
+}
+
+/// What the exerciser's exchanges show. A thread that an emulated processor leaves alone for tens of milliseconds can make the
+/// agent give up waiting for what it would report. That hits another exchange each time: what fails each time is a fault.
+fn exchanges(plane: &str, made: Made, report: Report, dir: &Path) -> Result<Vec<Row>> {
+    let mut tries = vec![report];
+    loop {
+        let rows = exchange::rows(plane, &made, &tries);
+        let (faulty, last) = (rows.iter().filter(|row| row.state == State::Fault), tries.len() == TRIES);
+        for row in faulty.clone() {
+            println!("try {} on plane {plane}: {}: {}", tries.len(), row.feature, row.note);
+        }
+        if last || faulty.count() == 0 {
+            if last && let Some(report) = tries.last() {
+                println!("the agent's account:\n{}{}", report.stats.table(), last_lines(&report.stderr, 40));
+            }
+            return Ok(rows);
+        }
+        let mut exerciser = Exerciser::start(dir)?;
+        let Started::Running(running) = start(plane, &[exerciser.pid()], dir)? else {
+            bail!("plane {plane} could be used, and then no more");
+        };
+        exerciser.go()?;
+        tries.push(running.agent.stop().context("stopping the agent")?);
+    }
+}
+
+fn loads(losses: &[String], programs: &[String]) -> Row {
+    let words: Vec<String> = losses.iter().map(|loss| short(loss)).collect();
+    if losses.iter().any(|loss| is_fault(loss)) {
+        Row::new(LOADS, State::Fault, words.join("; "))
+    } else if !losses.is_empty() {
+        Row::new(LOADS, State::Gap, words.join("; "))
+    } else if programs.is_empty() {
+        Row::new(LOADS, State::Fault, "no program of the agent is in the kernel")
+    } else {
+        Row::new(LOADS, State::Ok, format!("{} programs", programs.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_told_apart_and_cut() {
+        let refused = "program tcp_state does not load (... 13: call 46 (x) processed 16 insns (limit 1)): aborted late";
+        assert_eq!(short(refused), "program tcp_state does not load: aborted late");
+        assert!(is_fault(refused));
+        let absent = "program x does not load (no BTF type `btf_trace_x`): splice is noticed late";
+        assert!(!is_fault(absent));
+        assert_eq!(short(absent), "program x does not load: splice is noticed late");
+        assert_eq!(short("this kernel has no struct net: equal"), "this kernel has no struct net: equal");
+        assert_eq!(loads(&[], &["a".into()]).state, State::Ok);
+        assert_eq!(loads(&[], &[]).state, State::Fault);
+        assert_eq!(loads(&[refused.into()], &["a".into()]).state, State::Fault);
+        assert_eq!(loads(&[absent.into()], &["a".into()]).state, State::Gap);
+    }
+}
