@@ -1,7 +1,7 @@
 //! io_uring: the socket hook sees the transfer, the completion knows the buffer.
 //!
 //! match-proto: io_uring_complete(struct io_ring_ctx *ctx, void *req, struct io_uring_cqe *cqe)
-//! match-proto: io_uring_complete(void *ctx, void *req, u64 user_data, int res, ...) (before Linux 6.9)
+//! match-proto: io_uring_complete(void *ctx, void *req, u64 user_data, int res, ...) (Linux 6.12 and older)
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_tracepoint;
@@ -95,10 +95,9 @@ fn completed(request: u64, result: impl FnOnce() -> Option<i32>) -> Option<()> {
                 *URING.get(&place)?
             }
         };
+        let stream = conn::probed_stream(sock)?;
         let _ = URING.remove(&place);
         counters()?[count::URING_TOLD as usize] += 1;
-        let buffer = probed::<u64>(request, &OFF_IO_SR_BUF)?;
-        let stream = conn::probed_stream(sock)?;
         let t = Transfer {
             key: pending.key,
             sock,
@@ -112,7 +111,10 @@ fn completed(request: u64, result: impl FnOnce() -> Option<i32>) -> Option<()> {
             id,
             plane: plane::URING,
         };
-        let result = result()?;
+        // From here on it goes out, with its bytes or without.
+        let (Some(result), Some(buffer)) = (result(), probed::<u64>(request, &OFF_IO_SR_BUF)) else {
+            return transfer(&t, None);
+        };
         if result <= 0 || result as u32 != pending.len {
             return transfer(&t, None);
         }

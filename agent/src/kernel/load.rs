@@ -92,6 +92,8 @@ pub struct Kernel {
     /// The ends of traced processes are told.
     pub tells_exits: bool,
     splice_watched: bool,
+    /// Hook runs that the kernel skipped, as of taking the programs off.
+    skipped: u64,
 }
 
 /// A program and what it hooks.
@@ -240,6 +242,7 @@ impl Kernel {
             tells_forks,
             tells_exits,
             splice_watched: false,
+            skipped: 0,
         })
     }
 
@@ -375,7 +378,12 @@ impl Kernel {
                 }
             }
         }
-        counters::LABELS.iter().copied().zip(sums).collect()
+        let labelled = counters::LABELS.iter().copied().zip(sums);
+        labelled.chain([("hook runs that the kernel skipped", self.skipped.max(self.skipped()))]).collect()
+    }
+
+    fn skipped(&self) -> u64 {
+        self.names().into_iter().map(|name| programs::skipped(&self.ebpf, name)).sum()
     }
 
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
@@ -386,6 +394,8 @@ impl Kernel {
 
     /// Takes the programs off their hooks. The maps stay: what they hold can still be read.
     pub fn unhook(&mut self) {
+        // With the programs goes what the kernel counted for them.
+        self.skipped = self.skipped();
         programs::unload_all(&mut self.ebpf);
     }
 

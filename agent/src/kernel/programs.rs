@@ -2,6 +2,7 @@
 //! or why not.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError};
@@ -112,7 +113,38 @@ pub(super) fn attach_once(ebpf: &mut Ebpf, name: &'static str, hook: &'static st
     Ok(())
 }
 
+/// Runs of a loaded program that the kernel left out, because the program was running on that processor already: what passed
+/// its hook then was not seen, of whatever process it was. Zero on kernels that do not tell (before 5.12).
+pub(super) fn skipped(ebpf: &Ebpf, name: &str) -> u64 {
+    let Some(program) = ebpf.program(name) else { return 0 };
+    let fd = match program {
+        Program::BtfTracePoint(program) => program.fd(),
+        Program::FExit(program) => program.fd(),
+        Program::KProbe(program) => program.fd(),
+        _ => return 0,
+    };
+    let Ok(fd) = fd else { return 0 };
+    let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    std::fs::read_to_string(info).ok().and_then(|info| misses(&info)).unwrap_or(0)
+}
+
+fn misses(info: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
 /// Instructions that the verifier looked at before it took a loaded program; none on kernels that do not tell.
 pub(super) fn verified(ebpf: &Ebpf, name: &str) -> Option<u32> {
     ebpf.program(name)?.info().ok()?.verified_instruction_count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::misses;
+
+    #[test]
+    fn misses_are_read_where_the_kernel_tells() {
+        let info = "pos:\t0\nprog_type:\t26\nrun_cnt:\t0\nrecursion_misses:\t17\nverified_insns:\t1262\n";
+        assert_eq!(misses(info), Some(17));
+        assert_eq!(misses("pos:\t0\nprog_type:\t26\n"), None);
+    }
 }

@@ -46,9 +46,11 @@ impl Program<'_> {
         found.filter(|name| !name.is_empty()).unwrap_or_else(|| self.exe_name.to_owned())
     }
 
-    /// Whether the program has overwritten its arguments with a title, as server workers do.
-    pub(super) fn titled(&self) -> bool {
-        matches!(self.cmdline, [title] if title.contains(' ') && !title.starts_with('/'))
+    /// Whether the command line says nothing of the program because it is a worker of its parent: a title in the place of the
+    /// arguments, or a process of Python's `multiprocessing`.
+    pub(super) fn is_worker(&self) -> bool {
+        let titled = matches!(self.cmdline, [title] if title.contains(' ') && !title.starts_with('/'));
+        titled || self.arguments().any(|argument| argument == "--multiprocessing-fork")
     }
 
     fn arguments(&self) -> impl Iterator<Item = &str> {
@@ -214,7 +216,13 @@ mod tests {
         let title: [Box<str>; 1] = ["gunicorn: worker [shop.wsgi:app]".into()];
         let program = Program { language: Language::Python, exe_name: "python3", cmdline: &title, cwd: None };
         assert_eq!(program.service_name(), "shop.wsgi");
-        assert!(program.titled());
+        assert!(program.is_worker());
+        let spawned =
+            ["python3", "-c", "from multiprocessing.spawn import spawn_main", "--multiprocessing-fork"];
+        let spawned = spawned.map(Box::from);
+        assert!(Program { cmdline: &spawned, ..program }.is_worker());
+        let plain = ["python3", "app.py"].map(Box::from);
+        assert!(!Program { cmdline: &plain, ..program }.is_worker());
     }
 
     #[test]

@@ -153,9 +153,9 @@ impl Services {
                     cmdline: &process.cmdline,
                     cwd: process.cwd.as_deref(),
                 };
-                // A worker that replaced its arguments by a title is named as its parent was.
+                // A worker is named as its parent was.
                 let parent = self.known.get(&process.parent);
-                match parent.filter(|parent| program.titled() && parent.exe == process.exe) {
+                match parent.filter(|parent| program.is_worker() && parent.exe == process.exe) {
                     Some(parent) => parent.service.name.as_ref().to_owned(),
                     None => program.service_name(),
                 }
