@@ -159,17 +159,19 @@ impl From<LoadError> for CliError {
                 });
                 Self::not_possible(format!("not permitted to load BPF programs ({what}): {why}"))
             }
-            LoadError::Refused { .. }
-            | LoadError::Plane(_)
-            | LoadError::Btf(_)
-            | LoadError::Lacking(_)
-            | LoadError::Uring(_) => Self::not_possible(error.to_string()),
+            LoadError::Refused { .. } | LoadError::Plane(_) | LoadError::Btf(_) | LoadError::Uring(_) => {
+                Self::not_possible(error.to_string())
+            }
             LoadError::Other(what) => match privilege::advice(&what) {
                 Some(advice) => {
                     Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}"))
                 }
                 None => Self::failed(LoadError::Other(what).to_string()),
             },
+            LoadError::Lacking(what) => Self::not_possible(match privilege::advice(&what) {
+                Some(advice) => format!("{what}: {advice}"),
+                None => what,
+            }),
             LoadError::Stub => Self::failed(error.to_string()),
         }
     }
@@ -202,8 +204,10 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     let mut ready = settings.ready_file.as_deref().map(ReadyFile::check).transpose()?;
     privilege::check_load(matches!(targets, Targets::Command(_)))?;
     // Only what can be found wrong without side effects comes before this.
-    if let Some(note) = privilege::too_little_memory() {
-        eprintln!("spanwise: {note}");
+    match privilege::too_little_memory() {
+        Some(little) if little.hopeless => return Err(CliError::not_possible(little.what)),
+        Some(little) => eprintln!("spanwise: {}", little.what),
+        None => {}
     }
     let locked_memory = privilege::raise_locked_memory();
     let mut kernel = Kernel::load(settings.plane).map_err(|error| {

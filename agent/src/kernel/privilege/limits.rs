@@ -39,17 +39,29 @@ fn locked_memory() -> Option<libc::rlimit> {
 /// Where less is allowed, the kernel may end the agent while it starts, and it cannot say anything any more.
 const MEMORY: u64 = 32 << 20;
 
-/// Said before loading, so that it is in the log whatever happens then.
-pub fn too_little_memory() -> Option<String> {
+/// With less the kernel does end it.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+/// The agent's cgroup allows little memory.
+pub struct LittleMemory {
+    /// One sentence.
+    pub what: String,
+    /// Too little to begin at all.
+    pub hopeless: bool,
+}
+
+/// Asked before loading, so that it is said whatever happens then.
+pub fn too_little_memory() -> Option<LittleMemory> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let limit = memory_limit(&own, |path| std::fs::read_to_string(path).ok())?;
-    (limit < MEMORY).then(|| {
-        format!(
+    (limit < MEMORY).then(|| LittleMemory {
+        hopeless: limit < LEAST_MEMORY,
+        what: format!(
             "the memory limit of the agent's cgroup is {} MiB, and below {} MiB the kernel may end the agent without a word; its \
              maps count against it, give it 64 MiB or more",
             limit >> 20,
             MEMORY >> 20
-        )
+        ),
     })
 }
 

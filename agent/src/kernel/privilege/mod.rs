@@ -12,7 +12,9 @@ mod surroundings;
 mod threads;
 
 pub use caps::{Capability, Set};
-pub use limits::{LockedMemory, advice, advice_on_permission, raise_locked_memory, too_little_memory};
+pub use limits::{
+    LittleMemory, LockedMemory, advice, advice_on_permission, raise_locked_memory, too_little_memory,
+};
 pub use surroundings::{PidView, Refusal, cannot_look, check_load, in_user_namespace, losses, pid_view};
 
 use caps::Sets;
