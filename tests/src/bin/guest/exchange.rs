@@ -102,10 +102,15 @@ impl Made {
 }
 
 /// A request through nginx to Python; the time from the agent's start to the span, without the time in between that was ours.
+///
+/// Hooks at the return of a function do not see calls that began before them: Python waits in one, on the connection that nginx
+/// keeps to it. A first request wakes it, and does not count.
 pub(crate) fn first_span(apps: &Apps, agent: &Agent, ready: Duration) -> Result<String> {
     let begin = Instant::now();
-    let response = Connection::open(&apps.nginx.target())?.request("GET", "/work/7", b"")?;
-    ensure!(response.status == 200 && response.body == b"ok\n", "nginx answered {response:?}");
+    for path in ["/work/6", "/work/7"] {
+        let response = Connection::open(&apps.nginx.target())?.request("GET", path, b"")?;
+        ensure!(response.status == 200 && response.body == b"ok\n", "nginx answered {response:?}");
+    }
     agent.wait_spans(1, PATIENCE, |spans| spans.of(Span::Server).count())?;
     Ok(format!("{} ms", (ready + begin.elapsed()).as_millis()))
 }
@@ -115,7 +120,7 @@ pub(crate) fn chain(report: &Report) -> Result<String> {
     let spans = &report.spans;
     let python = spans
         .at(Span::Server, "threaded")
-        .next()
+        .find(|span| span.path() == "/work/7")
         .with_context(|| format!("no span of Python:\n{}", spans.sample()))?;
     let call = spans.parent(python).context("Python's span has no parent")?;
     ensure!(
