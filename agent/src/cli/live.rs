@@ -506,8 +506,11 @@ impl Engine {
     }
 
     fn kernel_stage(&self) -> (Stage, Vec<(&'static str, u64)>) {
-        let counters = self.pipeline.origin.kernel.counters();
-        (kernel_stage(&counters), counters)
+        let kernel = &self.pipeline.origin.kernel;
+        let mut counters = kernel.counters();
+        let stage = kernel_stage(&counters);
+        counters.push(("hook runs that the kernel skipped", kernel.skipped()));
+        (stage, counters)
     }
 
     fn table(&self) -> String {
@@ -569,10 +572,12 @@ fn kernel_side(kernel: &Kernel) -> KernelSide {
 pub(super) fn kernel_stage(values: &[(&'static str, u64)]) -> Stage {
     let of = |index: u32| values.get(index as usize).map_or(0, |(_, value)| *value);
     let waiting = of(counters::URING_WAITED).saturating_sub(of(counters::URING_TOLD));
+    let missed = of(counters::RETURNS_MISSED) + of(counters::CALLS_FULL);
     Stage {
         name: "kernel: transfers",
-        input: of(counters::SEEN) + waiting,
+        input: of(counters::SEEN) + waiting + missed,
         rows: vec![
+            (Flow::Drop, "return of the call not seen", missed),
             (Flow::Drop, "io_uring completion not seen", waiting),
             (Flow::Out, "shipped to the ring", of(counters::SHIPPED)),
             (Flow::Drop, "ring full", of(counters::RING_FULL_DATA)),

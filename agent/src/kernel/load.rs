@@ -378,12 +378,13 @@ impl Kernel {
                 }
             }
         }
-        let labelled = counters::LABELS.iter().copied().zip(sums);
-        labelled.chain([("hook runs that the kernel skipped", self.skipped.max(self.skipped()))]).collect()
+        counters::LABELS.iter().copied().zip(sums).collect()
     }
 
-    fn skipped(&self) -> u64 {
-        self.names().into_iter().map(|name| programs::skipped(&self.ebpf, name)).sum()
+    /// Hook runs that the kernel skipped, of whatever process. Opens a file for each program: not for every look.
+    pub fn skipped(&self) -> u64 {
+        let now = self.names().into_iter().map(|name| programs::skipped(&self.ebpf, name)).sum();
+        self.skipped.max(now)
     }
 
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).

@@ -61,7 +61,8 @@ pub(super) fn wanted(connection: &Connection, effort: Effort) -> Verdict {
     Verdict { verdict: u32::from(verdict::HTTP1), budget_send, budget_recv }
 }
 
-fn nothing() -> Verdict {
+/// The kernel side is to ship nothing.
+pub(super) fn nothing() -> Verdict {
     Verdict { verdict: u32::from(verdict::IGNORE), budget_send: 0, budget_recv: 0 }
 }
 
@@ -101,6 +102,10 @@ impl Sessions {
 
     /// Whether nothing of this transfer is to be read. A connection whose turn to rest has come goes to rest with it.
     pub(super) fn rests(&mut self, data: &Data, who: &mut dyn Who, out: &mut Output) -> bool {
+        // The usual case, for every transfer: then none rests.
+        if self.effort.resting == 0 {
+            return false;
+        }
         let at_ns = data.header.at_ns;
         let Some(connection) = self.connections.get_mut(&data.cookie) else { return false };
         match connection.rest {

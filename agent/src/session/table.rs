@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use spanwise_common::conn::{Info, Verdict, transport, verdict};
+use spanwise_common::conn::{Info, Verdict, transport};
 use spanwise_common::event::{Close, Data, Open, flags};
 
 use super::account::Account;
 use super::connection::{Change, Connection};
 use super::effort::Effort;
 use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
-use super::rest::{Rest, wanted};
+use super::rest::{Rest, nothing, wanted};
 use crate::conn::{ConnInfo, Endpoint};
 use crate::process::Service;
 use crate::telemetry::Stage;
@@ -266,10 +266,7 @@ fn decide(cookie: u64, connection: &mut Connection, change: Change, effort: Effo
         if connection.verdict_sent != SENT_IGNORE {
             connection.verdict_sent = SENT_IGNORE;
             connection.was_told = true;
-            out.verdicts.push((
-                cookie,
-                Verdict { verdict: u32::from(verdict::IGNORE), budget_send: 0, budget_recv: 0 },
-            ));
+            out.verdicts.push((cookie, nothing()));
         }
         return;
     }
