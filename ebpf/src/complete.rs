@@ -19,13 +19,11 @@ use crate::read::{direct, probed};
 use crate::uring;
 use crate::user::{Call, nr, vector_ends};
 
-/// Urgent data, outside the stream.
-const MSG_OOB: i32 = 1;
-const MSG_PEEK: i32 = 2;
+/// Flags of receives of what is not the stream, or not yet: urgent data (MSG_OOB), MSG_PEEK, and reports on what was sent
+/// (MSG_ERRQUEUE).
+pub const NOT_STREAM: i32 = 1 | 2 | 0x2000;
 /// The bytes are dropped and not copied.
-const MSG_TRUNC: i32 = 0x20;
-/// What is read are reports on what was sent, not bytes of the stream.
-const MSG_ERRQUEUE: i32 = 0x2000;
+pub const MSG_TRUNC: i32 = 0x20;
 
 /// Process and thread, if the process is traced. The one look-up an untraced process costs.
 #[inline(always)]
@@ -116,7 +114,7 @@ pub unsafe fn completed<const TYPED: bool>(
         }
         return None;
     }
-    if direction == Direction::RECV && asked & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 {
+    if direction == Direction::RECV && asked & NOT_STREAM != 0 {
         counters()?[count::PEEKED as usize] += 1;
         return None;
     }

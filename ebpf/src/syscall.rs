@@ -10,13 +10,11 @@ use spanwise_common::config::proc;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Direction, plane};
 
+use crate::complete::{MSG_TRUNC, NOT_STREAM};
 use crate::conn::{self, Seqs, Stream};
 use crate::emit::{Transfer, counters, transfer};
 use crate::maps::PROCS;
 use crate::user::{Call, nr};
-
-/// Peeks, urgent data and reports on what was sent: not bytes of the stream.
-const NOT_STREAM: u64 = 2 | 1 | 0x2000;
 
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit_io(ctx: BtfTracePointContext) -> i32 {
@@ -75,13 +73,12 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
         counters()?[count::EMPTY as usize] += 1;
         return None;
     }
-    let peek = match call.nr {
-        nr::RECVFROM => call.r10 & NOT_STREAM,
-        nr::RECVMSG => call.dx & NOT_STREAM,
-        nr::RECVMMSG => call.r10 & NOT_STREAM,
+    let asked = match call.nr {
+        nr::RECVFROM | nr::RECVMMSG => call.r10 as i32,
+        nr::RECVMSG => call.dx as i32,
         _ => 0,
     };
-    if peek != 0 {
+    if asked & NOT_STREAM != 0 {
         counters()?[count::PEEKED as usize] += 1;
         return None;
     }
@@ -101,7 +98,7 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
         _ => call,
     };
     let t = Transfer { key, sock, stream, seqs, moved, direction, id, plane: plane::SYSCALL };
-    transfer(&t, Some(call))
+    transfer(&t, if asked & MSG_TRUNC != 0 { None } else { Some(call) })
 }
 
 /// Bytes that the first message of a vector moved, and the sequence numbers after it.
