@@ -11,7 +11,7 @@ use spanwise::process::Service;
 use spanwise::session::{Exchange, ExchangeKey, Outcome, Side, Task};
 use spanwise::span::clock::Clock;
 use spanwise::span::{Decision, ParentSource, build::build};
-use spanwise_protocol::message::{Request, Response};
+use spanwise_protocol::message::{Request, Response, Version};
 
 fn main() {
     const ROUNDS: usize = 200;
@@ -38,11 +38,11 @@ fn main() {
                 path: "/api/v1/orders/48151".into(),
                 query: Some("expand=items&limit=20".into()),
                 authority: Some("orders.shop.svc.cluster.local:8080".into()),
-                minor_version: 1,
+                version: Version::Http11,
                 user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Firefox/128.0".into()),
                 ..Request::default()
             },
-            response: Some(Response { status: 200, minor_version: 1, ..Response::default() }),
+            response: Some(Response { status: 200, version: Version::Http11, ..Response::default() }),
             request_body: 0,
             response_body: 4096,
             began_ns: 1_000,

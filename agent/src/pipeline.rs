@@ -168,6 +168,8 @@ impl<O: Origin> Pipeline<O> {
                         tail.correlator.process_exit(tgid, at_ns);
                         origin.exit(tgid);
                     }
+                    // Not made by any program yet.
+                    Record::Plain(..) | Record::Join(_) | Record::Handoff(_) => {}
                     Record::Data(..) => {}
                 }
             }

@@ -23,4 +23,6 @@ pub mod proc {
     pub const FOLLOW: u32 = 1 << 1;
     /// The program is Go: user R14 holds the running goroutine.
     pub const GO: u32 = 1 << 2;
+    /// Hooks on TLS libraries are placed in this process: transfers look for the call that they run in.
+    pub const TLS: u32 = 1 << 3;
 }

@@ -60,6 +60,10 @@ pub mod verdict {
     pub const HTTP1: u8 = 1;
     /// Not a protocol we read, or no longer (upgrade, tunnel): count bytes, ship nothing.
     pub const IGNORE: u8 = 2;
+    /// HTTP/2: frames come in every transfer, so budgets are for each transfer and not for a burst.
+    pub const HTTP2: u8 = 3;
+    /// Encrypted, and its plaintext comes from the library's hooks: count bytes, ship nothing.
+    pub const ENCRYPTED: u8 = 4;
 }
 
 /// State of one connection in the kernel side's map; `Info` is there too for the case that its `Open` was lost.

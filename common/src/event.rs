@@ -20,6 +20,12 @@ impl Kind {
     pub const EXEC: Self = Self(5);
     /// The last thread of a traced process ended: [`Process`], `other` is the exit code.
     pub const EXIT: Self = Self(6);
+    /// Plaintext passed a TLS library: [`Plain`], followed by `captured` payload bytes.
+    pub const PLAIN: Self = Self(7);
+    /// It became known which connection a library's object uses: [`Join`].
+    pub const JOIN: Self = Self(8);
+    /// A task hands work to a connection, or takes it from one: [`Handoff`].
+    pub const HANDOFF: Self = Self(9);
 }
 
 /// First bytes of every record.
@@ -60,6 +66,10 @@ pub mod flags {
     pub const UNSEEN: u16 = 1 << 7;
     /// The end of what was read is known (of [`Close`](super::Close)).
     pub const HAS_RECEIVED: u16 = 1 << 8;
+    /// `cipher` is known (of [`Plain`](super::Plain)).
+    pub const HAS_CIPHER: u16 = 1 << 9;
+    /// The object was seen from its first byte: `seq` counts from there (of [`Plain`](super::Plain)).
+    pub const FROM_START: u16 = 1 << 10;
 }
 
 /// Direction of a transfer, as the traced process sees it.
@@ -86,6 +96,18 @@ pub struct Open {
     pub info: crate::conn::Info,
 }
 
+/// What runs on a thread, where the runtime has something below threads (goroutines). All zero where there is none.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Task {
+    /// Identity, unique in the process while the process lives.
+    pub id: u64,
+    /// The task that started it, zero where unknown.
+    pub parent: u64,
+    /// Address of the function it was started with, zero where unknown.
+    pub start: u64,
+}
+
 /// A completed transfer; `captured` payload bytes follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +116,8 @@ pub struct Data {
     pub header: Header,
     /// Identity of the connection on this host.
     pub cookie: u64,
-    /// Identity of the work below the thread (goroutine), zero where there is none.
-    pub task: u64,
+    /// What runs on the thread.
+    pub task: Task,
     /// Sequence number of the first byte of the transfer in its direction.
     pub seq: u32,
     /// Bytes the transfer moved.
@@ -146,6 +168,93 @@ pub struct Close {
     pub pad: u32,
 }
 
+/// Plaintext that a TLS library gave to, or took from, the program; `captured` payload bytes follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// What every record begins with; its flags are those of [`Data`].
+    pub header: Header,
+    /// Identity of the library's connection object on this host while it lives; bit 63 is set, so it is never a cookie.
+    pub object: u64,
+    /// The connection below it, zero while that is not known.
+    pub cookie: u64,
+    /// What runs on the thread.
+    pub task: Task,
+    /// Position of the first byte in the object's plaintext of this direction, since the object was first seen.
+    pub seq: u32,
+    /// Bytes of plaintext.
+    pub len: u32,
+    /// Payload bytes in this record: the first ones.
+    pub captured: u32,
+    /// Sequence number of the connection behind the last encrypted byte that carried it; valid with `HAS_CIPHER`. The same at
+    /// both ends, also on connections older than the agent.
+    pub cipher: u32,
+    /// [`Direction`].
+    pub direction: u8,
+    /// Library: [`library`].
+    pub library: u8,
+    /// Bytes valid in `tail`.
+    pub tail_len: u8,
+    /// Always zero.
+    pub pad: [u8; 5],
+    /// Last bytes of the plaintext.
+    pub tail: [u8; TAIL],
+}
+
+/// Values of [`Plain::library`].
+pub mod library {
+    /// OpenSSL and its descendants (BoringSSL, aws-lc, LibreSSL).
+    pub const OPENSSL: u8 = 1;
+    /// GnuTLS.
+    pub const GNUTLS: u8 = 2;
+    /// rustls.
+    pub const RUSTLS: u8 = 3;
+    /// Go's crypto/tls.
+    pub const GO: u8 = 4;
+}
+
+/// It became known which connection is below a library's object.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Join {
+    /// What every record begins with.
+    pub header: Header,
+    /// The object, as in [`Plain`].
+    pub object: u64,
+    /// The connection.
+    pub cookie: u64,
+}
+
+/// A task hands work to a connection that another task writes, or takes work from one that another task reads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Handoff {
+    /// What every record begins with.
+    pub header: Header,
+    /// The connection, zero where only `object` is known.
+    pub cookie: u64,
+    /// The runtime's object that stands for connection, stream or message; zero where there is none.
+    pub object: u64,
+    /// Who hands over or takes.
+    pub task: Task,
+    /// HTTP/2 stream, zero where there is none.
+    pub stream: u32,
+    /// One of [`handoff`].
+    pub what: u8,
+    /// Always zero.
+    pub pad: [u8; 3],
+}
+
+/// Values of [`Handoff::what`].
+pub mod handoff {
+    /// The task is the caller of the next request on this connection (or of this stream).
+    pub const CALLS: u8 = 1;
+    /// The task serves the request of this stream.
+    pub const SERVES: u8 = 2;
+    /// The object given by the caller (`CALLS` with this object) is this stream of this connection.
+    pub const NAMES: u8 = 3;
+}
+
 /// Something happened to a process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +271,9 @@ pub struct Process {
 
 const _: () = assert!(size_of::<Header>() == 24);
 const _: () = assert!(size_of::<Open>() == 32 + size_of::<crate::conn::Info>());
-const _: () = assert!(size_of::<Data>() == 64);
+const _: () = assert!(size_of::<Data>() == 80);
 const _: () = assert!(size_of::<Close>() == 48);
+const _: () = assert!(size_of::<Plain>() == 96);
+const _: () = assert!(size_of::<Join>() == 40);
+const _: () = assert!(size_of::<Handoff>() == 72);
 const _: () = assert!(size_of::<Process>() == 48);

@@ -14,4 +14,4 @@ pub mod names;
 pub mod offsets;
 
 /// Version of the record layouts; written into recordings and checked when one is replayed.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;

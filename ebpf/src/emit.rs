@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output};
 use spanwise_common::conn::{State, verdict};
 use spanwise_common::counters as count;
-use spanwise_common::event::{Data, Direction, Header, Kind, Open, flags, plane};
+use spanwise_common::event::{Data, Direction, Header, Kind, Open, Task, flags, plane};
 use spanwise_common::limits::MAX_PAYLOAD;
 
 use crate::conn::{self, Seqs, Stream};
@@ -205,7 +205,7 @@ fn ship(
     data.header.flags = bits;
     data.header.size = size;
     data.cookie = t.key;
-    data.task = 0;
+    data.task = Task::default();
     data.seq = seq;
     data.len = t.moved;
     data.captured = captured;
@@ -235,7 +235,7 @@ fn read_unseen(key: u64, id: u64, before: u32, copied: u32) -> i32 {
     let mut data = Data {
         header: header(Kind::DATA, size_of::<Data>(), id),
         cookie: key,
-        task: 0,
+        task: Task::default(),
         seq: before,
         len,
         captured: 0,

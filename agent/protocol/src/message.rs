@@ -11,6 +11,60 @@ pub enum Flow {
     Response,
 }
 
+/// Version of HTTP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Version {
+    /// As `network.protocol.version` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "1.0",
+            Self::Http11 => "1.1",
+            Self::Http2 => "2",
+        }
+    }
+}
+
+/// Systems of remote procedure calls over HTTP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RpcSystem {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// gRPC-Web.
+    GrpcWeb,
+    /// The Connect protocol.
+    Connect,
+}
+
+/// What a request's head says of a remote procedure call. Service and method are in the path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rpc {
+    /// By content type.
+    pub system: RpcSystem,
+    /// The deadline, in nanoseconds from the start.
+    pub timeout_ns: Option<u64>,
+}
+
+/// What the rest of a message says of a remote procedure call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RpcPart {
+    /// Messages (length-prefixed) that were seen in the body.
+    pub messages: u32,
+    /// Bytes of them, prefixes not counted.
+    pub bytes: u64,
+    /// `grpc-status` of the trailers (or of a head that is trailers too).
+    pub status: Option<u32>,
+}
+
 /// Head of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Request {
@@ -24,15 +78,17 @@ pub struct Request {
     pub authority: Option<Box<str>>,
     /// Scheme of an absolute target.
     pub scheme: Option<Box<str>>,
-    /// Minor version of HTTP/1 (0 or 1).
-    pub minor_version: u8,
+    /// Version of HTTP.
+    pub version: Version,
     /// User-Agent field.
     pub user_agent: Option<Box<str>>,
     /// W3C trace context, if exactly one valid one was sent.
     pub context: Option<Box<TraceContext>>,
+    /// The request is a remote procedure call.
+    pub rpc: Option<Rpc>,
     /// The declared length of the body.
     pub content_length: Option<u64>,
-    /// The head was longer than what was captured: fields after the cut are not known.
+    /// The head was longer than what was captured (fields after the cut are not known), or fields of it could not be decoded.
     pub truncated: bool,
 }
 
@@ -41,11 +97,11 @@ pub struct Request {
 pub struct Response {
     /// Status code.
     pub status: u16,
-    /// Minor version of HTTP/1 (0 or 1).
-    pub minor_version: u8,
+    /// Version of HTTP.
+    pub version: Version,
     /// The declared length of the body.
     pub content_length: Option<u64>,
-    /// The head was longer than what was captured: fields after the cut are not known.
+    /// The head was longer than what was captured (fields after the cut are not known), or fields of it could not be decoded.
     pub truncated: bool,
 }
 

@@ -1,6 +1,6 @@
 //! The interface of every parser: what goes in, what comes out, and what an answer means.
 
-use crate::message::{Flow, Head};
+use crate::message::{Flow, Head, RpcPart};
 
 /// What the first bytes of a burst look like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +41,8 @@ pub enum Input<'a> {
 /// Something that was found in the input.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Item {
-    /// The how-manieth request on the connection, from 0; a response carries the number of its request.
+    /// The how-manieth request on the connection, from 0; a response carries the number of its request. Where the protocol
+    /// numbers its streams, the number of the stream.
     pub exchange: u32,
     /// Direction of the message that this item is about. It may be the other one than that of the input: a response
     /// can end a request whose own end could not be seen. `offset` is 0 then, and the message ended with the last
@@ -65,6 +66,8 @@ pub enum What {
     Begin,
     /// The head is complete, or known to be longer than what was captured.
     Head(Head),
+    /// What was seen of a remote procedure call in this direction: just before its end, at most once.
+    Rpc(RpcPart),
     /// The message is complete.
     End {
         /// Bytes of the body. The framing of chunks is not counted where it was seen.

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Driver, Q, R, Step, burst, more, tell};
 use spanwise_protocol::http1::Connection;
-use spanwise_protocol::message::{Request, Response};
+use spanwise_protocol::message::{Request, Response, Version};
 use spanwise_protocol::{Flow, Head, Parser, What};
 
 fn said(script: &[Step]) -> Vec<String> {
@@ -76,7 +76,7 @@ fn every_field_of_a_request() {
         (&*request.method, &*request.path, request.query.as_deref()),
         ("PATCH", "/a/b", Some("c=d&e"))
     );
-    assert_eq!((request.authority.as_deref(), request.minor_version), (Some("example.com:8080"), 0));
+    assert_eq!((request.authority.as_deref(), request.version), (Some("example.com:8080"), Version::Http10));
     assert_eq!((request.user_agent.as_deref(), request.content_length), (Some("curl/8"), Some(5)));
     let context = request.context.unwrap();
     assert_eq!((context.trace_id[0], context.span_id[0], context.flags), (0x0a, 0xb7, 1));

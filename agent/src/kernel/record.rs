@@ -1,6 +1,6 @@
 //! From bytes of the ring (or of a recording) to a typed record: a checked copy, never a cast.
 
-use spanwise_common::event::{Close, Data, Header, Kind, Open, Process};
+use spanwise_common::event::{Close, Data, Handoff, Header, Join, Kind, Open, Plain as Plaintext, Process};
 
 /// A record.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,12 @@ pub enum Record<'a> {
     Exec(Process),
     /// The end of a process.
     Exit(Process),
+    /// Plaintext of a TLS library with its payload.
+    Plain(Plaintext, &'a [u8]),
+    /// The connection of a library's object.
+    Join(Join),
+    /// Work that goes from task to task.
+    Handoff(Handoff),
 }
 
 /// Types of the contract: integers and arrays of integers, without implicit padding.
@@ -40,6 +46,15 @@ unsafe impl Plain for Close {}
 // SAFETY: integers and arrays only.
 #[expect(unsafe_code, reason = "kernel boundary")]
 unsafe impl Plain for Process {}
+// SAFETY: integers and arrays only.
+#[expect(unsafe_code, reason = "kernel boundary")]
+unsafe impl Plain for Plaintext {}
+// SAFETY: integers and arrays only.
+#[expect(unsafe_code, reason = "kernel boundary")]
+unsafe impl Plain for Join {}
+// SAFETY: integers and arrays only.
+#[expect(unsafe_code, reason = "kernel boundary")]
+unsafe impl Plain for Handoff {}
 /// Copies a struct out of the beginning of `bytes`.
 fn copy_out<T: Plain>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
@@ -74,6 +89,14 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
         Kind::FORK => Some(Record::Fork(copy_out(bytes)?)),
         Kind::EXEC => Some(Record::Exec(copy_out(bytes)?)),
         Kind::EXIT => Some(Record::Exit(copy_out(bytes)?)),
+        Kind::PLAIN => {
+            let plain: Plaintext = copy_out(bytes)?;
+            let from = size_of::<Plaintext>();
+            let payload = bytes.get(from..from.checked_add(plain.captured as usize)?)?;
+            Some(Record::Plain(plain, payload))
+        }
+        Kind::JOIN => Some(Record::Join(copy_out(bytes)?)),
+        Kind::HANDOFF => Some(Record::Handoff(copy_out(bytes)?)),
         _ => None,
     }
 }
@@ -104,9 +127,9 @@ mod tests {
 
     fn sample(captured: u32) -> Data {
         Data {
-            header: Header { kind: Kind::DATA.0, flags: 0, size: 64 + captured, at_ns: 7, tgid: 1, tid: 2 },
+            header: Header { kind: Kind::DATA.0, flags: 0, size: 80 + captured, at_ns: 7, tgid: 1, tid: 2 },
             cookie: 9,
-            task: 0,
+            task: Default::default(),
             seq: 1,
             len: captured,
             captured,

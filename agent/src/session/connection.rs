@@ -162,7 +162,7 @@ impl Connection {
     ) -> Change {
         self.last_ns = data.header.at_ns;
         self.idle_told = false;
-        let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task };
+        let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task.id };
         let at_ns = data.header.at_ns;
         let direction = Direction(data.direction & 1);
         if data.header.flags & flags::EOF != 0 {
@@ -255,7 +255,7 @@ impl Connection {
             Detect::Request => direction,
             Detect::Response => Direction(direction.0 ^ 1),
             Detect::More if seen.len() < PREFIX && data.captured == data.len => {
-                let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task };
+                let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task.id };
                 *prefix = Some(match continued {
                     Some(p) => Prefix { bytes: seen.to_vec(), transfers: p.transfers + 1, ..p },
                     None => Prefix {
@@ -507,7 +507,7 @@ impl Scene<'_> {
             (_, What::Switched) => self.end(item.exchange, Outcome::Upgraded, 0),
             (_, What::HalfSeen) => self.account.half_seen += 1,
             (_, What::Garbage) => self.account.garbage += 1,
-            (_, What::Head(_)) => {}
+            (_, What::Head(_) | What::Rpc(_)) => {}
         }
     }
 

@@ -116,8 +116,7 @@ impl Attributes {
     /// Status, sizes, and how much of the exchange was seen.
     fn message(&mut self, exchange: &Exchange) {
         let Exchange { request, response, outcome, .. } = exchange;
-        let version = if request.minor_version == 0 { "1.0" } else { "1.1" };
-        self.text(key::NETWORK_PROTOCOL_VERSION, version);
+        self.text(key::NETWORK_PROTOCOL_VERSION, request.version.as_str());
         // Behind a cut head it is not known where the body begins, and zero may mean that its end was not seen.
         if !request.truncated && (exchange.request_body > 0 || request.content_length == Some(0)) {
             self.int(key::HTTP_REQUEST_BODY_SIZE, exchange.request_body);

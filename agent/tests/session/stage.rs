@@ -195,7 +195,7 @@ impl Bench {
         let data = Data {
             header: self.header(Kind::DATA, kind, size_of::<Data>() + bytes.len(), socket.tgid),
             cookie: socket.cookie,
-            task: 0,
+            task: Default::default(),
             seq: at,
             len,
             captured: bytes.len() as u32,
@@ -221,7 +221,7 @@ impl Bench {
         let data = Data {
             header: self.header(Kind::DATA, flags::EOF, size_of::<Data>(), socket.tgid),
             cookie: socket.cookie,
-            task: 0,
+            task: Default::default(),
             seq: socket.next[1],
             len: 0,
             captured: 0,

@@ -7,7 +7,7 @@ use memchr::{memchr, memrchr};
 use super::detect::{MAX_METHOD, is_token};
 use super::text::{MAX_AUTHORITY, MAX_USER_AGENT, Target, text, trim};
 use crate::context::{self, TraceContext};
-use crate::message::{Request, Response};
+use crate::message::{Request, Response, Version};
 
 /// What came of reading a head.
 pub(super) enum Read<T> {
@@ -193,6 +193,10 @@ pub(super) fn start_line_is_good(line: &[u8], request: bool) -> bool {
     if request { request_line(line).is_some() } else { status_line(line).is_some() }
 }
 
+fn version(minor: u8) -> Version {
+    if minor == 0 { Version::Http10 } else { Version::Http11 }
+}
+
 /// Reads a request's head. `cut`: no more of it will come.
 pub(super) fn request(bytes: &[u8], cut: bool) -> Read<RequestHead> {
     let mut lines = Lines { bytes, at: 0, cut };
@@ -200,14 +204,14 @@ pub(super) fn request(bytes: &[u8], cut: bool) -> Read<RequestHead> {
     let (method, target) = match lines.plain() {
         Some(line) => {
             let Some((method, target, minor)) = request_line(line) else { return Read::Malformed(lines.at) };
-            head.request.minor_version = minor;
+            head.request.version = version(minor);
             (method, target)
         }
         None if cut => {
             // The line itself was cut: what there is of the target is better than nothing.
             let Some((method, target)) = split_method(bytes) else { return Read::Malformed(bytes.len()) };
             let end = memchr(b' ', target).unwrap_or(target.len());
-            head.request.minor_version = 1;
+            head.request.version = Version::Http11;
             (method, target.get(..end).unwrap_or_default())
         }
         None => return Read::Partial,
@@ -307,7 +311,7 @@ pub(super) fn response(bytes: &[u8], cut: bool) -> Read<ResponseHead> {
         None if cut => bytes.get(..12).unwrap_or(bytes),
         None => return Read::Partial,
     };
-    let Some((minor_version, status)) = status_line(line) else { return Read::Malformed(lines.at) };
+    let Some((minor, status)) = status_line(line) else { return Read::Malformed(lines.at) };
     let mut lengths = Lengths::default();
     loop {
         match lines.next() {
@@ -320,6 +324,7 @@ pub(super) fn response(bytes: &[u8], cut: bool) -> Read<ResponseHead> {
             Line::Missing => return Read::Partial,
         }
     }
-    let response = Response { status, minor_version, content_length: lengths.declared(), truncated: cut };
+    let response =
+        Response { status, version: version(minor), content_length: lengths.declared(), truncated: cut };
     Read::Whole(ResponseHead { response, lengths }, lines.at)
 }

@@ -94,6 +94,7 @@ pub(crate) fn line(at: u64, item: &Item) -> String {
         What::Aborted { body } => format!("aborted {body}"),
         What::Lost(reason) => format!("lost {}", reason.as_str()),
         What::HalfSeen => return format!("{arrow} half @{at}"),
+        What::Rpc(part) => format!("rpc {} messages, status {:?}", part.messages, part.status),
         What::Garbage => return format!("{arrow} garbage @{at}"),
     };
     format!("{arrow} {} {what} @{at}", item.exchange)

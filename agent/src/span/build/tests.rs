@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use spanwise_protocol::message::Response;
+use spanwise_protocol::message::{Response, Version};
 
 use super::*;
 use crate::conn::ConnInfo;
@@ -41,13 +41,13 @@ fn exchange(side: Side) -> Exchange {
             path: "/orders/42".into(),
             query: Some("user=bob&sig".into()),
             authority: Some("shop.example:8080".into()),
-            minor_version: 1,
+            version: Version::Http11,
             user_agent: Some("curl/8".into()),
             ..Request::default()
         },
         response: Some(Response {
             status: 200,
-            minor_version: 1,
+            version: Version::Http11,
             content_length: Some(10),
             truncated: false,
         }),
@@ -324,7 +324,7 @@ fn tunnels_and_asterisks() {
         (value(&span, key::URL_FULL), text(&span, key::SERVER_ADDRESS).as_deref()),
         (None, Some("a.b"))
     );
-    assert_eq!(text(&span, key::NETWORK_PROTOCOL_VERSION).as_deref(), Some("1.0"));
+    assert_eq!(text(&span, key::NETWORK_PROTOCOL_VERSION).as_deref(), Some("1.1"));
     let span = with(Side::Client, |exchange| {
         exchange.request.method = "OPTIONS".into();
         exchange.request.path = "*".into();
