@@ -11,6 +11,9 @@ pub const VERDICTS: &str = "VERDICTS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
 
+/// Sites under test to hits.
+pub const TRIAL: &str = "TRIAL";
+
 /// Programs, as functions of the BPF object.
 pub mod program {
     /// Plane `sock`: a send completed.
@@ -61,4 +64,8 @@ pub mod program {
     pub const PROC_EXEC: &str = "proc_exec";
     /// A thread ended.
     pub const PROC_EXIT: &str = "proc_exit";
+    /// A process looks for room in its memory.
+    pub const CODE_MAPPED: &str = "code_mapped";
+    /// A probe on user code that counts, for tests.
+    pub const UP_TRIAL: &str = "up_trial";
 }

@@ -11,6 +11,7 @@ mod conn;
 mod emit;
 mod fentry;
 mod kprobe;
+mod mapped;
 mod maps;
 mod offsets;
 mod process;
@@ -18,6 +19,7 @@ mod read;
 mod sock;
 mod syscall;
 mod tcp;
+mod uprobe;
 mod uring;
 mod user;
 

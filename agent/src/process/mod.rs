@@ -9,6 +9,7 @@ mod elf;
 mod inspect;
 mod language;
 mod listing;
+pub mod maps;
 mod name;
 mod procfs;
 mod registry;
