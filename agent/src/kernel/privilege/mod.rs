@@ -15,8 +15,8 @@ pub use caps::{Capability, Set};
 pub use limits::{
     LittleMemory, LockedMemory, advice, advice_on_permission, raise_locked_memory, too_little_memory,
 };
-pub use threads::own_thread as thread_id;
 pub use surroundings::{PidView, Refusal, cannot_look, check_load, in_user_namespace, losses, pid_view};
+pub use threads::own_thread as thread_id;
 
 use caps::Sets;
 
@@ -78,7 +78,8 @@ pub fn reduce(needs: Needs) -> Reduced {
             .push(format!("the agent keeps its privileges, because giving them up failed: {error}"));
     }
     if needs.filter
-        && let Err(error) = filter::install(&calls::beside(needs.signal_child, needs.prober.map(|(_, perf)| perf)))
+        && let Err(error) =
+            filter::install(&calls::beside(needs.signal_child, needs.prober.map(|(_, perf)| perf)))
     {
         reduced.losses.push(format!(
             "the agent runs without its system call filter, because the kernel refuses it ({error}); --no-seccomp says \

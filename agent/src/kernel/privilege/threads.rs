@@ -97,7 +97,10 @@ fn is_stripped(thread: i32) -> bool {
     let keeps = thread == KEEPER.load(Ordering::Relaxed);
     let kept = if keeps { Set(KEPT.load(Ordering::Relaxed)) } else { Set::default() };
     let only = |line, set| Set::in_status(&status, line).is_none_or(|has| has == set);
-    only("CapPrm", kept) && only("CapEff", kept) && only("CapInh", Set::default()) && status.contains("NoNewPrivs:\t1")
+    only("CapPrm", kept)
+        && only("CapEff", kept)
+        && only("CapInh", Set::default())
+        && status.contains("NoNewPrivs:\t1")
 }
 
 /// Id of the calling thread.
