@@ -507,7 +507,7 @@ impl Scene<'_> {
             (_, What::Switched) => self.end(item.exchange, Outcome::Upgraded, 0),
             (_, What::HalfSeen) => self.account.half_seen += 1,
             (_, What::Garbage) => self.account.garbage += 1,
-            (_, What::Head(_) | What::Rpc(_)) => {}
+            (_, What::Head(_) | What::Rpc(_) | What::Reset { .. }) => {}
         }
     }
 
