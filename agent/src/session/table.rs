@@ -8,10 +8,11 @@ use spanwise_common::conn::{Info, Verdict, transport};
 use spanwise_common::event::{Close, Data, Open, flags};
 
 use super::account::Account;
-use super::connection::{Change, Connection};
+use super::connection::Connection;
 use super::effort::Effort;
 use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
 use super::rest::{Rest, nothing, wanted};
+use super::scene::Change;
 use crate::conn::{ConnInfo, Endpoint};
 use crate::process::Service;
 use crate::telemetry::Stage;
@@ -270,8 +271,9 @@ fn decide(cookie: u64, connection: &mut Connection, change: Change, effort: Effo
         }
         return;
     }
-    // A connection that lives for one exchange is not worth a system call.
-    let settled = connection.completed >= 2 && connection.verdict_sent == 0;
+    // A connection that lives for one exchange is not worth a system call. One of frames is: what its budget cuts off is
+    // needed to understand what follows.
+    let settled = (connection.completed >= 2 || connection.has_streams()) && connection.verdict_sent == 0;
     let long = change.long_head.is_some() && connection.verdict_sent < SENT_LONG;
     let other_effort = connection.verdict_sent != 0 && connection.heads_only != effort.heads_only;
     if !settled && !long && !other_effort || connection.request_direction().is_none() {
