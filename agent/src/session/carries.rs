@@ -73,6 +73,19 @@ impl Wire {
         }
     }
 
+    /// The next protocol is HTTP/2, by agreement.
+    pub(super) fn is_upgraded(&self) -> bool {
+        matches!(self, Self::Http1(parser) if parser.is_upgraded())
+    }
+
+    /// Becomes the parser of HTTP/2, if that was agreed.
+    pub(super) fn upgrade(&mut self) -> Option<http1::Upgraded> {
+        let Self::Http1(parser) = self else { return None };
+        let upgraded = parser.take_upgraded()?;
+        *self = Self::Http2(Box::new(http2::Connection::upgraded()));
+        Some(upgraded)
+    }
+
     /// Exchanges have numbers on the wire and interleave.
     pub(super) fn has_streams(&self) -> bool {
         matches!(self, Self::Http2(_))

@@ -290,7 +290,25 @@ impl Connection {
     ) -> Change {
         let Some(request) = self.request_direction() else { return Change::default() };
         let flow = if direction == request { Flow::Request } else { Flow::Response };
-        self.drive(flow, moment, who, account, out, |wire, sink| wire.feed(flow, input, sink))
+        let change = self.drive(flow, moment, who, account, out, |wire, sink| wire.feed(flow, input, sink));
+        let Some(rest) = self.upgrade(input) else { return change };
+        let seq = moment.seq.wrapping_add(rest.1 as u32);
+        self.drive(flow, &Moment { seq, ..*moment }, who, account, out, |wire, sink| {
+            wire.feed(flow, rest.0, sink);
+        })
+    }
+
+    /// Goes on with HTTP/2 where a request of HTTP/1 asked for that and got it. Gives what of the input belongs to that, and
+    /// where that begins.
+    fn upgrade<'a>(&mut self, input: Input<'a>) -> Option<(Input<'a>, usize)> {
+        let Carries::Known { wire, .. } = &mut self.carries else { return None };
+        let upgraded = wire.upgrade()?;
+        for active in &mut self.exchanges {
+            active.renumber(upgraded.exchange);
+        }
+        let Input::Bytes { bytes, .. } = input else { return None };
+        let rest = bytes.get(upgraded.offset..).filter(|rest| !rest.is_empty())?;
+        Some((Input::Bytes { bytes: rest, burst_start: false }, upgraded.offset))
     }
 
     /// Lets the parser work, and acts on what it finds. `flow` is the direction of what is new, if anything is.
@@ -322,7 +340,7 @@ impl Connection {
         work(wire, &mut |item| scene.item(item));
         scene.more_answer();
         let mut change = scene.change;
-        if wire.is_switched() {
+        if wire.is_switched() && !wire.is_upgraded() {
             self.carries = Carries::Other;
             change.ignore = true;
         }

@@ -30,6 +30,15 @@ pub(super) struct Active {
     pub(super) last_ns: u64,
 }
 
+impl Active {
+    /// The exchange of this number goes on as stream 1.
+    pub(super) fn renumber(&mut self, exchange: u32) {
+        if self.number == exchange {
+            self.number = 1;
+        }
+    }
+}
+
 /// Who and when, for one input.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {

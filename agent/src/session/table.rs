@@ -262,7 +262,8 @@ impl Sessions {
 fn decide(cookie: u64, connection: &mut Connection, change: Change, effort: Effort, out: &mut Output) {
     const SENT_HTTP: u8 = 1;
     const SENT_LONG: u8 = 2;
-    const SENT_IGNORE: u8 = 3;
+    const SENT_FRAMES: u8 = 3;
+    const SENT_IGNORE: u8 = 4;
     if change.ignore {
         if connection.verdict_sent != SENT_IGNORE {
             connection.verdict_sent = SENT_IGNORE;
@@ -271,9 +272,17 @@ fn decide(cookie: u64, connection: &mut Connection, change: Change, effort: Effo
         }
         return;
     }
-    // A connection that lives for one exchange is not worth a system call. One of frames is: what its budget cuts off is
-    // needed to understand what follows.
-    let settled = (connection.completed >= 2 || connection.has_streams()) && connection.verdict_sent == 0;
+    if connection.has_streams() {
+        // At once: what a budget cuts off is needed to understand what follows.
+        if connection.verdict_sent != SENT_FRAMES {
+            connection.verdict_sent = SENT_FRAMES;
+            connection.was_told = true;
+            out.verdicts.push((cookie, wanted(connection, effort)));
+        }
+        return;
+    }
+    // A connection that lives for one exchange is not worth a system call.
+    let settled = connection.completed >= 2 && connection.verdict_sent == 0;
     let long = change.long_head.is_some() && connection.verdict_sent < SENT_LONG;
     let other_effort = connection.verdict_sent != 0 && connection.heads_only != effort.heads_only;
     if !settled && !long && !other_effort || connection.request_direction().is_none() {
