@@ -12,6 +12,7 @@ pub mod event;
 pub mod limits;
 pub mod names;
 pub mod offsets;
+pub mod place;
 
 /// Version of the record layouts; written into recordings and checked when one is replayed.
 pub const WIRE_VERSION: u32 = 3;
