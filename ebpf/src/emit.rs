@@ -8,6 +8,7 @@ use spanwise_common::event::{Data, Direction, Header, Kind, Open, Task, flags, p
 use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD};
 
 use crate::conn::{self, Seqs, Stream};
+use crate::golang;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH};
 use crate::read::masked;
 use crate::uring;
@@ -80,6 +81,8 @@ pub struct Transfer {
     pub direction: Direction,
     /// Process and thread.
     pub id: u64,
+    /// Bits of the process.
+    pub bits: u32,
     /// Capture plane.
     pub plane: u8,
 }
@@ -208,7 +211,7 @@ fn ship(
     data.header.flags = bits;
     data.header.size = size;
     data.cookie = t.key;
-    data.task = Task::default();
+    data.task = golang::task(t.bits);
     data.seq = seq;
     data.len = t.moved;
     data.captured = captured;
