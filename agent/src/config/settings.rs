@@ -171,7 +171,7 @@ impl Settings {
                     .into(),
             );
         }
-        let no_seccomp = options.no_seccomp || no_seccomp(env)?;
+        let no_seccomp = options.no_seccomp || no_seccomp(env, &file)?;
         let exporters = exporters(options, env, &file, &mut notes)?;
         let batch = batch(env, &file)?;
         let same_file = |a: &PathBuf| exporters.iter().any(|e| matches!(e, Exporter::File(b) if a == b));
@@ -200,8 +200,10 @@ impl Settings {
     }
 }
 
-fn no_seccomp(env: &Environment) -> Result<bool, ConfigError> {
-    let said = Places { option: None, variables: &["SPANWISE_NO_SECCOMP"], key: None }.find(env);
+fn no_seccomp(env: &Environment, file: &File) -> Result<bool, ConfigError> {
+    let key = file.no_seccomp.map(|value| value.to_string());
+    let key = key.as_deref().map(|value| ("no_seccomp", value));
+    let said = Places { option: None, variables: &["SPANWISE_NO_SECCOMP"], key }.find(env);
     said.map_or(Ok(false), |said| match said.value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
