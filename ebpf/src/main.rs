@@ -18,6 +18,7 @@ mod read;
 mod sock;
 mod syscall;
 mod tcp;
+mod tls;
 mod uring;
 mod user;
 
