@@ -34,7 +34,7 @@ use crate::kernel::record::{self, Record};
 use crate::process::Service;
 use crate::sample::Sampler;
 use crate::session::{Effort, Outcome, Output, Sessions, Who};
-use crate::span::build;
+use crate::span::build::{self, Conventions};
 use crate::span::clock::Clock;
 use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
 use crate::telemetry::{Flow, Stage};
@@ -83,6 +83,7 @@ struct Tail {
     sampler: Sampler,
     clock: Clock,
     exporters: Exporters,
+    conventions: Conventions,
     decided: u64,
     headless: u64,
 }
@@ -103,7 +104,7 @@ impl Tail {
 
     /// Decided exchanges become spans, if the sampler keeps them.
     fn drain(&mut self) {
-        let Self { correlator, sampler, clock, exporters, decided, headless } = self;
+        let Self { correlator, sampler, clock, exporters, conventions, decided, headless } = self;
         correlator.drain(&mut |exchange, mut decision| {
             *decided += 1;
             if exchange.outcome == Outcome::Headless {
@@ -114,7 +115,7 @@ impl Tail {
             let verdict = sampler.decide(&decision.trace_id, decision.upstream_flags, incoming);
             if verdict.is_keep() {
                 decision.trace_state = sampler.trace_state(verdict, incoming);
-                exporters.span(&build::build(exchange, decision, clock));
+                exporters.span(&build::build(exchange, decision, clock, *conventions));
             }
         });
     }
@@ -132,6 +133,7 @@ impl<O: Origin> Pipeline<O> {
                 sampler: Sampler::new(settings.sampler),
                 clock,
                 exporters,
+                conventions: Conventions { old_rpc_names: settings.old_rpc_names },
                 decided: 0,
                 headless: 0,
             },

@@ -9,6 +9,7 @@ pub mod config;
 pub mod conn;
 pub mod counters;
 pub mod event;
+pub mod golang;
 pub mod limits;
 pub mod names;
 pub mod offsets;

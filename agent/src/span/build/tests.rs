@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spanwise_protocol::message::{Response, Version};
 
 use super::*;
-use crate::conn::ConnInfo;
+use crate::conn::Texts;
 use crate::kernel::clock::Sample;
 use crate::process::Service;
 use crate::session::{ExchangeKey, Task};
@@ -34,6 +34,7 @@ fn exchange(side: Side) -> Exchange {
             sock: 0,
             peer_sock: 0,
             netns: 0,
+            texts: Texts::default(),
         }),
         message: None,
         request: Request {
@@ -45,6 +46,8 @@ fn exchange(side: Side) -> Exchange {
             user_agent: Some("curl/8".into()),
             ..Request::default()
         },
+        rpc: None,
+        reset: None,
         response: Some(Response {
             status: 200,
             version: Version::Http11,
@@ -77,7 +80,12 @@ fn decision() -> Decision {
 }
 
 fn span(exchange: Exchange) -> Span {
-    build(exchange, decision(), &Clock::from_sample(Sample { boot_ns: 0, unix_ns: 1_000_000, spread_ns: 0 }))
+    build(
+        exchange,
+        decision(),
+        &Clock::from_sample(Sample { boot_ns: 0, unix_ns: 1_000_000, spread_ns: 0 }),
+        Conventions::default(),
+    )
 }
 
 /// Attributes, sorted, without those of the parent.
@@ -343,3 +351,6 @@ fn no_secret_of_the_request_leaves() {
         assert!(!format!("{span:?}").contains("hunter2"));
     }
 }
+
+#[path = "rpc_tests.rs"]
+mod rpc;
