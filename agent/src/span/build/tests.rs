@@ -350,3 +350,6 @@ fn no_secret_of_the_request_leaves() {
         assert!(!format!("{span:?}").contains("hunter2"));
     }
 }
+
+#[path = "rpc_tests.rs"]
+mod rpc;
