@@ -279,12 +279,6 @@ impl Lineage {
                     self.outlived(starts);
                     return Found::Nothing;
                 }
-                if starts
-                    .iter()
-                    .any(|start| self.kinds.get(start).is_some_and(|kind| kind.role != Role::Plain))
-                {
-                    return Found::Nothing;
-                }
                 // The first request of a connection, and of its task: all that descends from that was started in it.
                 let first =
                     nodes.get(request).and_then(|node| node.message).is_some_and(|name| name.position == 0);
@@ -302,6 +296,10 @@ impl Lineage {
             } else {
                 return Found::Hole;
             };
+            // What it does is for others than those that started it.
+            if self.kinds.get(&start).is_some_and(|kind| kind.role != Role::Plain) {
+                return Found::Nothing;
+            }
             if let Some(step) = path.get_mut(depth) {
                 *step = start;
             }

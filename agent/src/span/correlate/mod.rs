@@ -29,6 +29,7 @@ mod process;
 mod recent;
 mod report;
 mod resolve;
+pub mod role;
 mod settings;
 mod time;
 
