@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spanwise::conn::{ConnInfo, Endpoint};
+use spanwise::conn::{ConnInfo, Endpoint, Texts};
 use spanwise::process::Service;
 use spanwise::session::{Exchange, ExchangeKey, Outcome, Side, Task};
 use spanwise::span::build::{Conventions, build};
@@ -32,6 +32,7 @@ fn main() {
                 sock: 0,
                 peer_sock: 0,
                 netns: 0,
+                texts: Texts::default(),
             }),
             message: None,
             request: Request {

@@ -1,6 +1,7 @@
 //! What is known of a connection, and how a message on it is named.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 
 use spanwise_common::conn::{Info, known, transport};
 
@@ -22,8 +23,15 @@ pub struct SeqNames {
     pub peer: u32,
 }
 
+/// The addresses of both ends as text, each written when it is first asked for: every span of a connection has one.
+#[derive(Clone, Default, Debug)]
+pub struct Texts {
+    local: OnceLock<Arc<str>>,
+    remote: OnceLock<Arc<str>>,
+}
+
 /// A connection as one process sees it. Shared by every exchange on it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// Identity on this host: the kernel's socket cookie, unique since boot; each end has its own.
     pub cookie: u64,
@@ -39,6 +47,8 @@ pub struct ConnInfo {
     pub peer_sock: u64,
     /// Network namespace inode, zero where unknown.
     pub netns: u32,
+    /// Addresses as text.
+    pub texts: Texts,
 }
 
 /// Names a request the same way at both ends of a TCP connection: the connection by the first data sequence
@@ -88,6 +98,13 @@ fn address(transport: u8, bytes: [u8; 16], port: u16) -> Endpoint {
     Endpoint::Inet(SocketAddr::new(ip, port))
 }
 
+fn written(endpoint: &Endpoint, text: &OnceLock<Arc<str>>) -> Option<Arc<str>> {
+    match endpoint {
+        Endpoint::Inet(address) => Some(Arc::clone(text.get_or_init(|| address.ip().to_string().into()))),
+        Endpoint::Unix => None,
+    }
+}
+
 impl ConnInfo {
     /// From what the kernel side says.
     pub fn new(cookie: u64, info: &Info) -> Self {
@@ -100,7 +117,18 @@ impl ConnInfo {
             sock: info.sock,
             peer_sock: info.peer_sock,
             netns: info.netns,
+            texts: Texts::default(),
         }
+    }
+
+    /// The address of this end, without the port.
+    pub fn local_address(&self) -> Option<Arc<str>> {
+        written(&self.local, &self.texts.local)
+    }
+
+    /// The address of the other end, without the port.
+    pub fn remote_address(&self) -> Option<Arc<str>> {
+        written(&self.remote, &self.texts.remote)
     }
 
     /// Names the request that begins at sequence number `seq` of the request direction.

@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use spanwise_protocol::message::{Request, Rpc, RpcSystem};
 
 use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
 use super::{redact, semconv as key};
-use crate::attribute::{Attribute, Value};
-use crate::conn::Endpoint;
+use crate::attribute::{Attribute, Text, Value};
+use crate::conn::{ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
 
 mod rpc;
@@ -29,24 +30,20 @@ pub fn build(exchange: Exchange, decision: Decision, clock: &Clock, conventions:
     let server = exchange.side == Side::Server;
     let (start_unix_ns, end_unix_ns) = clock.interval(exchange.began_ns, exchange.ended_ns);
     let mut attributes = Attributes(Vec::with_capacity(USUAL));
-    let endpoint = if server { &exchange.conn.local } else { &exchange.conn.remote };
     // An answer may tell that it was a call where the request's fields could not be decoded.
     let answered = exchange.rpc.as_ref().map(|_| Rpc { system: RpcSystem::Grpc, timeout_ns: None });
     let (name, error) = if let Some(call) = exchange.request.rpc.or(answered) {
         let (name, error) = rpc::describe(&mut attributes, &exchange, call, conventions.old_rpc_names);
         attributes.network(&exchange);
-        attributes.server(
-            exchange.request.authority.as_deref(),
-            exchange.request.scheme.as_deref(),
-            endpoint,
-        );
+        let Request { authority, scheme, .. } = exchange.request;
+        attributes.host(Host::find(authority, scheme.as_deref().unwrap_or("http"), server, &exchange.conn));
         (name, error)
     } else {
         let error = error(&exchange);
         let name = attributes.method(&exchange.request.method);
         attributes.message(&exchange);
         attributes.network(&exchange);
-        attributes.target(server, exchange.request, endpoint);
+        attributes.target(server, exchange.request, &exchange.conn);
         (Cow::Borrowed(name), error)
     };
     let status = if error.is_some() { Status::Error } else { Status::Unset };
@@ -91,7 +88,7 @@ pub const fn source(source: ParentSource) -> &'static str {
 }
 
 /// Value of `error.type`, if the exchange failed as its side sees it: a server is not to blame for 4xx.
-fn error(exchange: &Exchange) -> Option<Cow<'static, str>> {
+fn error(exchange: &Exchange) -> Option<Text> {
     let status = exchange.response.as_ref().map_or(0, |response| response.status);
     let first = if exchange.side == Side::Server { 500 } else { 400 };
     if (first..600).contains(&status) {
@@ -109,11 +106,11 @@ fn error(exchange: &Exchange) -> Option<Cow<'static, str>> {
 }
 
 /// Value of `error.type` of an exchange that was broken off.
-fn unanswered(exchange: &Exchange) -> Option<Cow<'static, str>> {
+fn unanswered(exchange: &Exchange) -> Option<Text> {
     if exchange.outcome != Outcome::Aborted {
         return None;
     }
-    Some(exchange.reset.map_or(Cow::Borrowed(key::CONNECTION_CLOSED), key::reset))
+    Some(exchange.reset.map_or(Text::Constant(key::CONNECTION_CLOSED), key::reset))
 }
 
 struct Attributes(Vec<Attribute>);
@@ -123,7 +120,7 @@ impl Attributes {
         self.0.push((Cow::Borrowed(key), value));
     }
 
-    fn text(&mut self, key: &'static str, text: impl Into<Cow<'static, str>>) {
+    fn text(&mut self, key: &'static str, text: impl Into<Text>) {
         self.push(key, Value::Str(text.into()));
     }
 
@@ -184,36 +181,36 @@ impl Attributes {
 
     /// The other end of the connection.
     fn network(&mut self, exchange: &Exchange) {
-        match exchange.conn.remote {
-            Endpoint::Inet(peer) => {
-                let address = peer.ip().to_string();
-                if exchange.side == Side::Server {
-                    self.text(key::CLIENT_ADDRESS, address.clone());
-                }
-                self.text(key::NETWORK_PEER_ADDRESS, address);
-                self.int(key::NETWORK_PEER_PORT, peer.port());
+        let Endpoint::Inet(peer) = exchange.conn.remote else {
+            self.text(key::NETWORK_TRANSPORT, "unix");
+            return;
+        };
+        if let Some(address) = exchange.conn.remote_address() {
+            if exchange.side == Side::Server {
+                self.text(key::CLIENT_ADDRESS, Arc::clone(&address));
             }
-            Endpoint::Unix => self.text(key::NETWORK_TRANSPORT, "unix"),
+            self.text(key::NETWORK_PEER_ADDRESS, address);
         }
+        self.int(key::NETWORK_PEER_PORT, peer.port());
     }
 
     /// What was asked of whom.
-    fn target(&mut self, is_server: bool, request: Request, endpoint: &Endpoint) {
+    fn target(&mut self, is_server: bool, request: Request, conn: &ConnInfo) {
         let Request { method, path, query, authority, scheme, user_agent, .. } = request;
-        let scheme = scheme.map_or(Cow::Borrowed("http"), |scheme| Cow::Owned(scheme.into()));
-        let host = Host::find(authority.as_deref(), &scheme, endpoint);
+        let scheme = scheme.map_or(Text::Constant("http"), Text::from);
+        let host = Host::find(authority, &scheme, is_server, conn);
         let tunnel = &*method == "CONNECT";
         if is_server {
             // Empty: it was not decoded.
             if !tunnel && !path.is_empty() {
-                self.text(key::URL_PATH, String::from(path));
+                self.text(key::URL_PATH, path);
                 if let Some(query) = query.filter(|query| !query.is_empty()) {
                     self.text(key::URL_QUERY, redact::query(&query));
                 }
             }
             self.text(key::URL_SCHEME, scheme);
             if let Some(agent) = user_agent {
-                self.text(key::USER_AGENT_ORIGINAL, String::from(agent));
+                self.text(key::USER_AGENT_ORIGINAL, agent);
             }
         } else if !tunnel {
             self.text(key::URL_FULL, full(&scheme, &host, &path, query.as_deref()));
@@ -221,14 +218,10 @@ impl Attributes {
         self.host(host);
     }
 
-    /// The server alone.
-    fn server(&mut self, authority: Option<&str>, scheme: Option<&str>, endpoint: &Endpoint) {
-        self.host(Host::find(authority, scheme.unwrap_or("http"), endpoint));
-    }
-
-    fn host(&mut self, host: Host<'_>) {
+    /// The server.
+    fn host(&mut self, host: Host) {
         if !host.address.is_empty() {
-            self.text(key::SERVER_ADDRESS, host.address.into_owned());
+            self.text(key::SERVER_ADDRESS, host.address);
             if let Some(port) = host.port {
                 self.int(key::SERVER_PORT, port);
             }
@@ -237,33 +230,49 @@ impl Attributes {
 }
 
 /// The server as the client names it.
-struct Host<'a> {
-    address: Cow<'a, str>,
+struct Host {
+    address: Text,
     port: Option<u16>,
     /// The port goes without saying.
     default_port: bool,
 }
 
-impl<'a> Host<'a> {
-    /// From the authority; where there is none, from the endpoint.
-    fn find(authority: Option<&'a str>, scheme: &str, endpoint: &Endpoint) -> Self {
+impl Host {
+    /// From the authority; where there is none, from the server's end of the connection.
+    fn find(authority: Option<Box<str>>, scheme: &str, is_server: bool, conn: &ConnInfo) -> Self {
         let usual = match scheme {
             "http" | "ws" => Some(80),
             "https" | "wss" => Some(443),
             _ => None,
         };
-        let authority = redact::authority(authority.unwrap_or_default());
-        if !authority.is_empty() {
-            let (address, port) = split_port(authority);
-            let port = port.or(usual);
-            return Self { address: Cow::Borrowed(address), port, default_port: port == usual };
-        }
-        match endpoint {
-            Endpoint::Inet(address) => {
-                let port = Some(address.port());
-                Self { address: Cow::Owned(address.ip().to_string()), port, default_port: port == usual }
+        if let Some(authority) = authority {
+            let named = redact::authority(&authority);
+            if !named.is_empty() {
+                let (address, port) = split_port(named);
+                let port = port.or(usual);
+                let address = if authority.starts_with(address) {
+                    // The usual case: the text is there already.
+                    let len = address.len();
+                    let mut text = String::from(authority);
+                    text.truncate(len);
+                    text
+                } else {
+                    address.to_owned()
+                };
+                return Self { address: address.into(), port, default_port: port == usual };
             }
-            Endpoint::Unix => Self { address: Cow::Borrowed(""), port: None, default_port: true },
+        }
+        let (endpoint, address) = if is_server {
+            (&conn.local, conn.local_address())
+        } else {
+            (&conn.remote, conn.remote_address())
+        };
+        match (endpoint, address) {
+            (Endpoint::Inet(at), Some(address)) => {
+                let port = Some(at.port());
+                Self { address: address.into(), port, default_port: port == usual }
+            }
+            _ => Self { address: "".into(), port: None, default_port: true },
         }
     }
 }
@@ -275,15 +284,20 @@ fn split_port(authority: &str) -> (&str, Option<u16>) {
     {
         return (address, port.strip_prefix(':').and_then(|port| port.parse().ok()));
     }
-    match authority.split_once(':') {
-        Some((host, port)) if !port.contains(':') => (host, port.parse().ok()),
+    // Byte by byte: on texts as short as these the search of the library spends its time on getting started.
+    let mut colons = authority.bytes().enumerate().filter(|(_, byte)| *byte == b':').map(|(at, _)| at);
+    match (colons.next(), colons.next()) {
+        (Some(colon), None) => {
+            let (host, port) = authority.split_at(colon);
+            (host, port.get(1..).and_then(|port| port.parse().ok()))
+        }
         // No colon, or an address that lacks its brackets.
         _ => (authority, None),
     }
 }
 
 /// The URL of a client's request, without secrets.
-fn full(scheme: &str, host: &Host<'_>, path: &str, query: Option<&str>) -> String {
+fn full(scheme: &str, host: &Host, path: &str, query: Option<&str>) -> String {
     let mut url = String::with_capacity(
         scheme.len() + host.address.len() + path.len() + query.map_or(0, str::len) + 32,
     );

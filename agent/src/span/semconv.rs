@@ -1,6 +1,6 @@
 //! Names of the HTTP conventions (OpenTelemetry semantic conventions 1.44, stable) and of our own attributes.
 
-use std::borrow::Cow;
+use crate::attribute::Text;
 
 /// Method, of the known ones, or `_OTHER`.
 pub(super) const HTTP_REQUEST_METHOD: &str = "http.request.method";
@@ -98,7 +98,7 @@ pub(super) fn known_method(method: &str) -> Option<&'static str> {
 }
 
 /// Value of [`ERROR_TYPE`] for a stream that was reset: the name of the error code (RFC 9113, section 7).
-pub(super) fn reset(code: u32) -> Cow<'static, str> {
+pub(super) fn reset(code: u32) -> Text {
     const NAMES: [&str; 14] = [
         "NO_ERROR",
         "PROTOCOL_ERROR",

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use spanwise_protocol::message::{Rpc, RpcPart, RpcSystem};
 
-use super::{Attributes, Exchange, Side, Value, key, unanswered};
+use super::{Attributes, Exchange, Side, Text, Value, key, unanswered};
 
 /// Longest name of a method that is believed.
 const LONGEST: usize = 200;
@@ -20,7 +20,7 @@ pub(super) fn describe(
     exchange: &Exchange,
     call: Rpc,
     old_names: bool,
-) -> (Cow<'static, str>, Option<Cow<'static, str>>) {
+) -> (Cow<'static, str>, Option<Text>) {
     let system = system(call.system);
     attributes.text(key::RPC_SYSTEM_NAME, system);
     let seen = exchange.rpc.as_deref().copied().unwrap_or_default();
@@ -103,7 +103,7 @@ fn part(attributes: &mut Attributes, part: RpcPart, messages: &'static str, size
     }
 }
 
-fn error(exchange: &Exchange, status: Option<u32>, http: u16) -> Option<Cow<'static, str>> {
+fn error(exchange: &Exchange, status: Option<u32>, http: u16) -> Option<Text> {
     match status {
         Some(OK) => None,
         Some(status) if exchange.side == Side::Client || SERVER_ERRORS.contains(&status) => {
@@ -115,7 +115,7 @@ fn error(exchange: &Exchange, status: Option<u32>, http: u16) -> Option<Cow<'sta
     }
 }
 
-fn name_of(status: u32) -> Cow<'static, str> {
+fn name_of(status: u32) -> Text {
     const NAMES: [&str; 17] = [
         "OK",
         "CANCELLED",

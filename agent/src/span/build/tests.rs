@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spanwise_protocol::message::{Response, Version};
 
 use super::*;
-use crate::conn::ConnInfo;
+use crate::conn::Texts;
 use crate::kernel::clock::Sample;
 use crate::process::Service;
 use crate::session::{ExchangeKey, Task};
@@ -34,6 +34,7 @@ fn exchange(side: Side) -> Exchange {
             sock: 0,
             peer_sock: 0,
             netns: 0,
+            texts: Texts::default(),
         }),
         message: None,
         request: Request {
