@@ -72,6 +72,8 @@ impl Bench {
             conn: Arc::clone(conn),
             message,
             request: Request::default(),
+            rpc: None,
+            reset: None,
             response: Some(Response::default()),
             request_body: 0,
             response_body: 0,

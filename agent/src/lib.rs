@@ -3,6 +3,7 @@
 
 pub mod conn;
 pub mod export;
+pub mod instrument;
 pub mod kernel;
 pub mod process;
 pub mod sample;
@@ -14,4 +15,5 @@ pub mod cli;
 pub mod config;
 pub mod governor;
 pub mod pipeline;
+pub mod placement;
 pub mod telemetry;

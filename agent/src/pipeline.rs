@@ -27,6 +27,7 @@ use std::time::Instant;
 use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::event::flags;
 
+use crate::attribute::Attribute;
 use crate::config::Settings;
 use crate::export::Exporters;
 use crate::kernel::clock;
@@ -34,7 +35,7 @@ use crate::kernel::record::{self, Record};
 use crate::process::Service;
 use crate::sample::Sampler;
 use crate::session::{Effort, Outcome, Output, Sessions, Who};
-use crate::span::build;
+use crate::span::build::{self, Conventions};
 use crate::span::clock::Clock;
 use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
 use crate::telemetry::{Flow, Stage};
@@ -83,6 +84,9 @@ struct Tail {
     sampler: Sampler,
     clock: Clock,
     exporters: Exporters,
+    conventions: Conventions,
+    /// The list of the span before, for its storage.
+    attributes: Vec<Attribute>,
     decided: u64,
     headless: u64,
 }
@@ -103,7 +107,7 @@ impl Tail {
 
     /// Decided exchanges become spans, if the sampler keeps them.
     fn drain(&mut self) {
-        let Self { correlator, sampler, clock, exporters, decided, headless } = self;
+        let Self { correlator, sampler, clock, exporters, conventions, attributes, decided, headless } = self;
         correlator.drain(&mut |exchange, mut decision| {
             *decided += 1;
             if exchange.outcome == Outcome::Headless {
@@ -114,7 +118,10 @@ impl Tail {
             let verdict = sampler.decide(&decision.trace_id, decision.upstream_flags, incoming);
             if verdict.is_keep() {
                 decision.trace_state = sampler.trace_state(verdict, incoming);
-                exporters.span(&build::build(exchange, decision, clock));
+                let list = std::mem::take(attributes);
+                let span = build::build_in(list, exchange, decision, clock, *conventions);
+                exporters.span(&span);
+                *attributes = span.attributes;
             }
         });
     }
@@ -132,6 +139,8 @@ impl<O: Origin> Pipeline<O> {
                 sampler: Sampler::new(settings.sampler),
                 clock,
                 exporters,
+                conventions: Conventions { old_rpc_names: settings.old_rpc_names },
+                attributes: Vec::new(),
                 decided: 0,
                 headless: 0,
             },

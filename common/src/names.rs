@@ -8,6 +8,8 @@ pub const PROCS: &str = "PROCS";
 pub const CONNS: &str = "CONNS";
 /// Connection cookie to `conn::Verdict`.
 pub const VERDICTS: &str = "VERDICTS";
+/// Number to `golang::Layout`.
+pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
 

@@ -10,6 +10,7 @@ mod complete;
 mod conn;
 mod emit;
 mod fentry;
+mod golang;
 mod kprobe;
 mod maps;
 mod offsets;

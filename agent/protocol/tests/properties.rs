@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::collections::HashMap;
+
 use common::{Driver, Step, side};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -74,31 +76,29 @@ fn check(items: &[Item]) -> Result<(), TestCaseError> {
         None,
         Begun,
         Head,
+        Reset,
+        Rpc,
         Over,
     }
-    let mut stages: Vec<[Stage; 2]> = Vec::new();
+    let mut stages: HashMap<u32, [Stage; 2]> = HashMap::new();
     for item in items {
         if matches!(item.what, What::HalfSeen | What::Garbage) {
             continue;
         }
-        let number = item.exchange as usize;
-        if number == stages.len() {
-            prop_assert!(
-                item.flow == Flow::Request && item.what == What::Begin,
-                "an exchange begins with {:?}",
-                item
-            );
-            stages.push(Default::default());
+        let request = item.flow == Flow::Request;
+        if !stages.contains_key(&item.exchange) {
+            prop_assert!(request && item.what == What::Begin, "an exchange begins with {:?}", item);
         }
-        prop_assert!(number < stages.len(), "a number was left out: {:?}", item);
-        let stage = &mut stages[number][side(item.flow)];
+        let stage = &mut stages.entry(item.exchange).or_default()[side(item.flow)];
         let (allowed, next) = match item.what {
             What::Begin => (*stage == Stage::None, Stage::Begun),
             What::Head(_) => (*stage == Stage::Begun, Stage::Head),
-            What::End { .. } => (matches!(stage, Stage::Begun | Stage::Head), Stage::Over),
+            What::Reset { .. } => (!request && *stage < Stage::Reset, Stage::Reset),
+            What::Rpc(_) => (*stage < Stage::Rpc && (!request || *stage == Stage::Head), Stage::Rpc),
+            What::End { .. } => (matches!(stage, Stage::Begun | Stage::Head | Stage::Rpc), Stage::Over),
             What::Switched => (*stage == Stage::Head, Stage::Over),
             // A response can be given up before it begins.
-            _ => (*stage < Stage::Over && (item.flow == Flow::Response || *stage > Stage::None), Stage::Over),
+            _ => (*stage < Stage::Over && (!request || *stage > Stage::None), Stage::Over),
         };
         prop_assert!(allowed, "{:?} after {:?}", item, stage);
         *stage = next;

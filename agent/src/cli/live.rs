@@ -25,7 +25,7 @@ use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
 use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
-use crate::process::{Language, Naming, Process, Registry, Service, descendants};
+use crate::process::{Language, Naming, Proc, Process, Registry, Service, descendants, goroutine_layout};
 use crate::session::Who;
 use crate::span::clock::Clock;
 use crate::telemetry::{Flow, Stage, render, to_json};
@@ -115,9 +115,9 @@ impl Origin for Live {
     fn follow(&mut self, new: bool) {
         if self.following.set(new) {
             for child in follow::left_out(&self.kernel.traced()) {
-                if let Ok(child) = Process::inspect(child)
-                    && self.kernel.trace(child.tgid, bits(&child)).is_ok()
-                {
+                let Ok(child) = Process::inspect(child) else { continue };
+                let bits = bits(&mut self.kernel, &child);
+                if self.kernel.trace(child.tgid, bits).is_ok() {
                     self.registry.add(&child);
                     self.following.took_in();
                 }
@@ -127,7 +127,12 @@ impl Origin for Live {
 
     fn exec(&mut self, tgid: u32, comm: [u8; 16]) {
         self.recorded.remove(&tgid);
-        self.registry.exec(tgid, comm);
+        if let Some(process) = self.registry.exec(tgid, comm)
+            && process.language == Language::Go
+        {
+            let bits = bits(&mut self.kernel, &process);
+            self.kernel.mark(tgid, bits);
+        }
     }
 
     fn exit(&mut self, tgid: u32) {
@@ -184,9 +189,15 @@ impl From<privilege::Refusal> for CliError {
 }
 
 /// Bits of a process in the kernel side's map.
-fn bits(process: &Process) -> u32 {
-    let go = if process.language == Language::Go { proc::GO } else { 0 };
-    proc::TRACE | proc::FOLLOW | go
+fn bits(kernel: &mut Kernel, process: &Process) -> u32 {
+    let mut bits = proc::TRACE | proc::FOLLOW;
+    if process.language == Language::Go {
+        bits |= proc::GO;
+        // Through the link of the process itself: it works in other mount namespaces and after the file is gone.
+        let layout = goroutine_layout(&Proc::default().path(process.tgid, "exe"));
+        bits |= layout.map_or(0, |layout| kernel.go_bits(layout));
+    }
+    bits
 }
 
 /// Traces until a signal, the end of the time, or the end of what is traced.
@@ -309,7 +320,8 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
 /// Attaches to processes and to the descendants that they have already.
 fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
     for process in processes {
-        live.kernel.trace(process.tgid, bits(process))?;
+        let bits = bits(&mut live.kernel, process);
+        live.kernel.trace(process.tgid, bits)?;
         live.registry.add(process);
     }
     live.kernel.attach()?;
@@ -317,7 +329,8 @@ fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
     for process in processes {
         for child in descendants(process.tgid) {
             if let Ok(child) = Process::inspect(child) {
-                live.kernel.trace(child.tgid, bits(&child))?;
+                let bits = bits(&mut live.kernel, &child);
+                live.kernel.trace(child.tgid, bits)?;
                 live.registry.add(&child);
             }
         }

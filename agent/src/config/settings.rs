@@ -86,6 +86,8 @@ pub struct Settings {
     pub seccomp: bool,
     /// Batching.
     pub batch: Batch,
+    /// Remote procedure calls also by the names of the convention up to 1.37 (`OTEL_SEMCONV_STABILITY_OPT_IN` has `rpc/dup`).
+    pub old_rpc_names: bool,
     /// `OTEL_SDK_DISABLED`: trace nothing.
     pub disabled: bool,
     /// Sentences that the user should see at the start.
@@ -161,6 +163,8 @@ impl Settings {
             }
             _ => false,
         };
+        let old_rpc_names = variable(env, "OTEL_SEMCONV_STABILITY_OPT_IN")
+            .is_some_and(|list| list.split(',').any(|word| word.trim() == "rpc/dup"));
         if variable(env, "OTEL_CONFIG_FILE").is_some() {
             notes.push(
                 "OTEL_CONFIG_FILE is not supported and was not read; use --config or the other variables"
@@ -189,6 +193,7 @@ impl Settings {
             budgets,
             seccomp: !no_seccomp,
             batch,
+            old_rpc_names,
             disabled,
             notes,
         })

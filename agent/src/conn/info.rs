@@ -59,7 +59,8 @@ pub struct MessageName {
     pub request_base: u32,
     /// First data sequence number of the response direction.
     pub response_base: u32,
-    /// Position of the request's first byte in the request direction, modulo 2^32.
+    /// Position of the request's first byte in the request direction, modulo 2^32. Where the protocol numbers its streams: the
+    /// number of the stream, with the highest bit set.
     pub position: u32,
 }
 
@@ -73,6 +74,9 @@ pub enum Side {
 }
 
 // === impl ConnInfo ===
+
+/// Marks a position that is the number of a stream; those have 31 bits.
+const STREAM: u32 = 1 << 31;
 
 fn address(transport: u8, bytes: [u8; 16], port: u16) -> Endpoint {
     let ip = match transport {
@@ -120,14 +124,23 @@ impl ConnInfo {
     }
 
     /// Names the request that begins at sequence number `seq` of the request direction.
-    ///
-    /// The client opened the connection, so its own first number is one too small as the kernel's counters have it.
     pub fn message(&self, side: Side, seq: u32) -> Option<MessageName> {
+        self.named(side, |request_base| seq.wrapping_sub(request_base))
+    }
+
+    /// Names the request of a stream, where the protocol numbers its streams: both ends know the number, also on connections
+    /// whose beginning neither has seen.
+    pub fn stream(&self, side: Side, number: u32) -> Option<MessageName> {
+        self.named(side, |_| number | STREAM)
+    }
+
+    /// The client opened the connection, so its own first number is one too small as the kernel's counters have it.
+    fn named(&self, side: Side, position: impl FnOnce(u32) -> u32) -> Option<MessageName> {
         let names = self.names?;
         let (request_base, response_base) = match side {
             Side::Client => (names.own.wrapping_add(1), names.peer),
             Side::Server => (names.peer, names.own),
         };
-        Some(MessageName { request_base, response_base, position: seq.wrapping_sub(request_base) })
+        Some(MessageName { request_base, response_base, position: position(request_base) })
     }
 }

@@ -6,6 +6,7 @@
 
 mod container;
 mod elf;
+mod goroutine;
 mod inspect;
 mod language;
 mod listing;
@@ -16,6 +17,7 @@ mod service;
 mod services;
 mod sockets;
 
+pub use goroutine::layout as goroutine_layout;
 pub use inspect::{InspectError, Process};
 pub use listing::{Row, listing};
 pub use procfs::Proc;

@@ -1,10 +1,10 @@
-//! An exchange and the decision on its parent in, a span by the stable HTTP conventions out.
+//! An exchange and the decision on its parent in, a span by the stable HTTP conventions out, or by those of remote procedure calls.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use spanwise_protocol::message::Request;
+use spanwise_protocol::message::{Request, Rpc, RpcSystem};
 
 use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
@@ -13,19 +13,50 @@ use crate::attribute::{Attribute, Text, Value};
 use crate::conn::{ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
 
+mod rpc;
+
 /// Attributes that a span has at most, nearly.
 const USUAL: usize = 20;
 
+/// Which names are written beside those of the present conventions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conventions {
+    /// Remote procedure calls also as up to 1.37.
+    pub old_rpc_names: bool,
+}
+
 /// Makes the span of an exchange. Both are used up: their texts move into the span.
-pub fn build(exchange: Exchange, decision: Decision, clock: &Clock) -> Span {
+pub fn build(exchange: Exchange, decision: Decision, clock: &Clock, conventions: Conventions) -> Span {
+    build_in(Vec::with_capacity(USUAL), exchange, decision, clock, conventions)
+}
+
+/// The same with the attributes in this list, which is emptied first: that of the span before can be used again.
+pub fn build_in(
+    mut list: Vec<Attribute>,
+    exchange: Exchange,
+    decision: Decision,
+    clock: &Clock,
+    conventions: Conventions,
+) -> Span {
+    list.clear();
     let server = exchange.side == Side::Server;
     let (start_unix_ns, end_unix_ns) = clock.interval(exchange.began_ns, exchange.ended_ns);
-    let mut attributes = Attributes(Vec::with_capacity(USUAL));
-    let error = error(&exchange);
-    let name = attributes.method(&exchange.request.method);
-    attributes.message(&exchange);
-    attributes.network(&exchange);
-    attributes.target(server, exchange.request, &exchange.conn);
+    let mut attributes = Attributes(list);
+    // An answer may tell that it was a call where the request's fields could not be decoded.
+    let answered = exchange.rpc.as_ref().map(|_| Rpc { system: RpcSystem::Grpc, timeout_ns: None });
+    let (name, error) = if let Some(call) = exchange.request.rpc.or(answered) {
+        let (name, error) = rpc::describe(&mut attributes, &exchange, call, conventions.old_rpc_names);
+        attributes.network(&exchange);
+        attributes.server(server, exchange.request.authority, exchange.request.scheme, &exchange.conn);
+        (name, error)
+    } else {
+        let error = error(&exchange);
+        let name = attributes.method(&exchange.request.method);
+        attributes.message(&exchange);
+        attributes.network(&exchange);
+        attributes.target(server, exchange.request, &exchange.conn);
+        (Cow::Borrowed(name), error)
+    };
     let status = if error.is_some() { Status::Error } else { Status::Unset };
     if let Some(error) = error {
         attributes.text(key::ERROR_TYPE, error);
@@ -39,7 +70,7 @@ pub fn build(exchange: Exchange, decision: Decision, clock: &Clock) -> Span {
         parent_is_remote: decision.parent_is_remote,
         trace_flags: decision.trace_flags,
         trace_state: decision.trace_state,
-        name: Cow::Borrowed(name),
+        name,
         kind: if server { Kind::Server } else { Kind::Client },
         start_unix_ns,
         end_unix_ns,
@@ -81,7 +112,15 @@ fn error(exchange: &Exchange) -> Option<Text> {
             _ => status.to_string().into(),
         });
     }
-    (exchange.outcome == Outcome::Aborted).then_some(key::CONNECTION_CLOSED.into())
+    unanswered(exchange)
+}
+
+/// Value of `error.type` of an exchange that was broken off.
+fn unanswered(exchange: &Exchange) -> Option<Text> {
+    if exchange.outcome != Outcome::Aborted {
+        return None;
+    }
+    Some(exchange.reset.map_or(Text::Constant(key::CONNECTION_CLOSED), |code| key::reset(code).into()))
 }
 
 struct Attributes(Vec<Attribute>);
@@ -103,7 +142,10 @@ impl Attributes {
     fn method(&mut self, method: &str) -> &'static str {
         let Some(known) = key::known_method(method) else {
             self.text(key::HTTP_REQUEST_METHOD, key::METHOD_OTHER);
-            self.text(key::HTTP_REQUEST_METHOD_ORIGINAL, method.to_owned());
+            // Empty: it was not decoded.
+            if !method.is_empty() {
+                self.text(key::HTTP_REQUEST_METHOD_ORIGINAL, method.to_owned());
+            }
             return "HTTP";
         };
         self.text(key::HTTP_REQUEST_METHOD, known);
@@ -119,11 +161,20 @@ impl Attributes {
             self.int(key::HTTP_REQUEST_BODY_SIZE, exchange.request_body);
         }
         if let Some(response) = response {
-            self.int(key::HTTP_RESPONSE_STATUS_CODE, response.status);
+            // Zero: it was not decoded.
+            if response.status != 0 {
+                self.int(key::HTTP_RESPONSE_STATUS_CODE, response.status);
+            }
             if !response.truncated && *outcome == Outcome::Complete {
                 self.int(key::HTTP_RESPONSE_BODY_SIZE, exchange.response_body);
             }
         }
+        self.seen(exchange);
+    }
+
+    /// How much of the exchange was seen.
+    fn seen(&mut self, exchange: &Exchange) {
+        let Exchange { request, response, outcome, .. } = exchange;
         let incomplete = match outcome {
             Outcome::Gap | Outcome::Headless => Some("gap"),
             Outcome::Unfinished => Some("unfinished"),
@@ -160,7 +211,8 @@ impl Attributes {
         let host = Host::find(authority, &scheme, is_server, conn);
         let tunnel = &*method == "CONNECT";
         if is_server {
-            if !tunnel {
+            // Empty: it was not decoded.
+            if !tunnel && !path.is_empty() {
                 self.text(key::URL_PATH, path);
                 if let Some(query) = query.filter(|query| !query.is_empty()) {
                     self.text(key::URL_QUERY, redact::query(&query));
@@ -173,6 +225,21 @@ impl Attributes {
         } else if !tunnel {
             self.text(key::URL_FULL, full(&scheme, &host, &path, query.as_deref()));
         }
+        self.host(host);
+    }
+
+    /// The server alone.
+    fn server(
+        &mut self,
+        is_server: bool,
+        authority: Option<Box<str>>,
+        scheme: Option<Box<str>>,
+        conn: &ConnInfo,
+    ) {
+        self.host(Host::find(authority, scheme.as_deref().unwrap_or("http"), is_server, conn));
+    }
+
+    fn host(&mut self, host: Host) {
         if !host.address.is_empty() {
             self.text(key::SERVER_ADDRESS, host.address);
             if let Some(port) = host.port {

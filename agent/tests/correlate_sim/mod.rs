@@ -157,6 +157,8 @@ impl Feed {
             conn: Arc::clone(&line.conn),
             message: line.message(position),
             request: Request::default(),
+            rpc: None,
+            reset: None,
             response: None,
             request_body: 0,
             response_body: 0,

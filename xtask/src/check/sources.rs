@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The stages of the data flow, in its order. A stage may import from itself and from those before it.
-const STAGES: [&str; 7] = ["kernel", "process", "conn", "session", "span", "sample", "export"];
+const STAGES: [&str; 8] = ["kernel", "process", "instrument", "conn", "session", "span", "sample", "export"];
 /// Modules on top of the stages: no stage may import them.
 const TOP: [&str; 2] = ["cli", "pipeline"];
 const LONGEST: usize = 800;

@@ -94,7 +94,12 @@ pub(crate) fn line(at: u64, item: &Item) -> String {
         What::Aborted { body } => format!("aborted {body}"),
         What::Lost(reason) => format!("lost {}", reason.as_str()),
         What::HalfSeen => return format!("{arrow} half @{at}"),
-        What::Rpc(part) => format!("rpc {} messages, status {:?}", part.messages, part.status),
+        What::Rpc(part) => {
+            let status = part.status.map(|status| format!(" status {status}")).unwrap_or_default();
+            let cut = if part.truncated { " cut" } else { "" };
+            format!("rpc {}x{}{status}{cut}", part.messages, part.bytes)
+        }
+        What::Reset { code, by } => format!("reset {code} by {by:?}"),
         What::Garbage => return format!("{arrow} garbage @{at}"),
     };
     format!("{arrow} {} {what} @{at}", item.exchange)

@@ -46,6 +46,8 @@ fn exchange(side: Side) -> Exchange {
             user_agent: Some("curl/8".into()),
             ..Request::default()
         },
+        rpc: None,
+        reset: None,
         response: Some(Response {
             status: 200,
             version: Version::Http11,
@@ -78,7 +80,12 @@ fn decision() -> Decision {
 }
 
 fn span(exchange: Exchange) -> Span {
-    build(exchange, decision(), &Clock::from_sample(Sample { boot_ns: 0, unix_ns: 1_000_000, spread_ns: 0 }))
+    build(
+        exchange,
+        decision(),
+        &Clock::from_sample(Sample { boot_ns: 0, unix_ns: 1_000_000, spread_ns: 0 }),
+        Conventions::default(),
+    )
 }
 
 /// Attributes, sorted, without those of the parent.
@@ -344,3 +351,6 @@ fn no_secret_of_the_request_leaves() {
         assert!(!format!("{span:?}").contains("hunter2"));
     }
 }
+
+#[path = "rpc_tests.rs"]
+mod rpc;
