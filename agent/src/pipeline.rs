@@ -27,6 +27,7 @@ use std::time::Instant;
 use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::event::{Task, flags};
 
+use crate::attribute::Attribute;
 use crate::config::Settings;
 use crate::export::Exporters;
 use crate::kernel::clock;
@@ -92,6 +93,8 @@ struct Tail {
     clock: Clock,
     exporters: Exporters,
     conventions: Conventions,
+    /// The list of the span before, for its storage.
+    attributes: Vec<Attribute>,
     decided: u64,
     headless: u64,
 }
@@ -120,7 +123,7 @@ impl Tail {
 
     /// Decided exchanges become spans, if the sampler keeps them.
     fn drain(&mut self) {
-        let Self { correlator, sampler, clock, exporters, conventions, decided, headless } = self;
+        let Self { correlator, sampler, clock, exporters, conventions, attributes, decided, headless } = self;
         correlator.drain(&mut |exchange, mut decision| {
             *decided += 1;
             if exchange.outcome == Outcome::Headless {
@@ -131,7 +134,10 @@ impl Tail {
             let verdict = sampler.decide(&decision.trace_id, decision.upstream_flags, incoming);
             if verdict.is_keep() {
                 decision.trace_state = sampler.trace_state(verdict, incoming);
-                exporters.span(&build::build(exchange, decision, clock, *conventions));
+                let list = std::mem::take(attributes);
+                let span = build::build_in(list, exchange, decision, clock, *conventions);
+                exporters.span(&span);
+                *attributes = span.attributes;
             }
         });
     }
@@ -150,6 +156,7 @@ impl<O: Origin> Pipeline<O> {
                 clock,
                 exporters,
                 conventions: Conventions { old_rpc_names: settings.old_rpc_names },
+                attributes: Vec::new(),
                 decided: 0,
                 headless: 0,
             },

@@ -13,7 +13,7 @@ use super::procfs::Proc;
 
 /// A Go process.
 struct Program {
-    binary: Rc<Binary>,
+    binary: Rc<Binary<'static>>,
     /// What the kernel added to the addresses of the file.
     bias: u64,
 }
