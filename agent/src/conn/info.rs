@@ -64,6 +64,14 @@ pub struct MessageName {
     pub position: u32,
 }
 
+impl MessageName {
+    /// The number of the stream, where the protocol numbers its streams. (A request that begins behind the first 2 GiB of its
+    /// connection looks the same.)
+    pub fn stream(&self) -> Option<u32> {
+        (self.position & STREAM != 0).then_some(self.position & !STREAM)
+    }
+}
+
 /// Which end of the exchange the observed process is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Side {

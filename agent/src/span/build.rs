@@ -76,6 +76,7 @@ pub const fn source(source: ParentSource) -> &'static str {
         ParentSource::Root => "root",
         ParentSource::Wire => "wire",
         ParentSource::Peer => "peer",
+        ParentSource::Goroutine => "goroutine",
         ParentSource::Only => "only",
         ParentSource::Thread => "thread",
         ParentSource::LastIn => "last_in",
