@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use spanwise::conn::{ConnInfo, Endpoint, MessageName};
+use spanwise::conn::{ConnInfo, Endpoint, MessageName, Texts};
 use spanwise::process::Service;
 use spanwise::session::{Edge, Exchange, ExchangeKey, Outcome, Side, Signal, Task};
 use spanwise::span::correlate::{Correlator, Settings};
@@ -29,7 +29,16 @@ fn conn(number: usize, port: u16, server: bool) -> Arc<ConnInfo> {
     let far = SocketAddr::from(([127, 0, 0, 1], 10_000 + number as u16));
     let (local, remote) = if server { (near, far) } else { (far, near) };
     let (local, remote) = (Endpoint::Inet(local), Endpoint::Inet(remote));
-    Arc::new(ConnInfo { cookie: number as u64, local, remote, names: None, sock: 0, peer_sock: 0, netns: 1 })
+    Arc::new(ConnInfo {
+        cookie: number as u64,
+        local,
+        remote,
+        names: None,
+        sock: 0,
+        peer_sock: 0,
+        netns: 1,
+        texts: Texts::default(),
+    })
 }
 
 impl Bench {
@@ -63,6 +72,8 @@ impl Bench {
             conn: Arc::clone(conn),
             message,
             request: Request::default(),
+            rpc: None,
+            reset: None,
             response: Some(Response::default()),
             request_body: 0,
             response_body: 0,

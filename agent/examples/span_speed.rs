@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spanwise::conn::{ConnInfo, Endpoint};
+use spanwise::conn::{ConnInfo, Endpoint, Texts};
 use spanwise::process::Service;
 use spanwise::session::{Exchange, ExchangeKey, Outcome, Side, Task};
+use spanwise::span::build::{Conventions, build};
 use spanwise::span::clock::Clock;
-use spanwise::span::{Decision, ParentSource, build::build};
+use spanwise::span::{Decision, ParentSource};
 use spanwise_protocol::message::{Request, Response, Version};
 
 fn main() {
@@ -31,6 +32,7 @@ fn main() {
                 sock: 0,
                 peer_sock: 0,
                 netns: 0,
+                texts: Texts::default(),
             }),
             message: None,
             request: Request {
@@ -42,6 +44,8 @@ fn main() {
                 user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Firefox/128.0".into()),
                 ..Request::default()
             },
+            rpc: None,
+            reset: None,
             response: Some(Response { status: 200, version: Version::Http11, ..Response::default() }),
             request_body: 0,
             response_body: 4096,
@@ -69,7 +73,10 @@ fn main() {
             let work: Vec<_> = (0..BATCH).map(|_| (exchange.clone(), decision.clone())).collect();
             let mut spans = Vec::with_capacity(BATCH);
             let begin = Instant::now();
-            spans.extend(work.into_iter().map(|(exchange, decision)| build(exchange, decision, &clock)));
+            spans.extend(
+                work.into_iter()
+                    .map(|(exchange, decision)| build(exchange, decision, &clock, Conventions::default())),
+            );
             best = best.min(begin.elapsed());
             black_box(spans);
         }

@@ -21,7 +21,8 @@ pub mod proc {
     pub const TRACE: u32 = 1 << 0;
     /// Children inherit `TRACE` (and this bit).
     pub const FOLLOW: u32 = 1 << 1;
-    /// The program is Go: user R14 holds the running goroutine.
+    /// The program is Go: user R14 holds the running goroutine. Where that can be read, the highest eight bits are the number of
+    /// its `golang::Layout`, from 1.
     pub const GO: u32 = 1 << 2;
     /// Hooks on TLS libraries are placed in this process: transfers look for the call that they run in.
     pub const TLS: u32 = 1 << 3;

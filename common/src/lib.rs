@@ -9,10 +9,12 @@ pub mod config;
 pub mod conn;
 pub mod counters;
 pub mod event;
+pub mod golang;
 pub mod limits;
 pub mod names;
 pub mod offsets;
 pub mod place;
+pub mod tls;
 
 /// Version of the record layouts; written into recordings and checked when one is replayed.
 pub const WIRE_VERSION: u32 = 3;

@@ -10,6 +10,8 @@ pub const BUDGET_REQUEST: u32 = 4096;
 pub const BUDGET_RESPONSE: u32 = 1024;
 /// Bytes of a burst shipped when a head has been longer than its budget on this connection.
 pub const BUDGET_LONG_HEAD: u32 = 8192;
+/// Bytes of each transfer shipped on a connection of frames (HTTP/2): heads may stand anywhere.
+pub const BUDGET_FRAMES: u32 = 8192;
 /// Segments of a scatter/gather list that are looked at in one transfer.
 pub const MAX_IOVEC: usize = 8;
 /// Bytes of the end of a transfer that travel with every record: enough to see `0\r\n\r\n`.
@@ -24,3 +26,9 @@ pub const MAPPED_EVERY_NS: u64 = 50_000_000;
 pub const MAX_TRIALS: u32 = 256;
 /// Processes traced at once.
 pub const MAX_PROCS: u32 = 16 * 1024;
+/// Objects of TLS libraries whose state the kernel side keeps (least recently used go first).
+pub const MAX_OBJECTS: u32 = 16 * 1024;
+/// Random numbers of ClientHellos that are kept until an object is found that has them (least recently used go first).
+pub const MAX_HELLOS: u32 = 16 * 1024;
+/// Threads whose call of a TLS library is kept (least recently used go first).
+pub const MAX_CALLS: u32 = 16 * 1024;

@@ -8,6 +8,8 @@ pub const PROCS: &str = "PROCS";
 pub const CONNS: &str = "CONNS";
 /// Connection cookie to `conn::Verdict`.
 pub const VERDICTS: &str = "VERDICTS";
+/// Number to `golang::Layout`.
+pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
 
@@ -68,4 +70,10 @@ pub mod program {
     pub const CODE_MAPPED: &str = "code_mapped";
     /// A probe on user code that counts, for tests.
     pub const UP_TRIAL: &str = "up_trial";
+    /// A function of a TLS library is called.
+    pub const TLS_ENTER: &str = "tls_enter";
+    /// A function of a TLS library returns.
+    pub const TLS_LEAVE: &str = "tls_leave";
+    /// An object of a TLS library is freed.
+    pub const TLS_FREE: &str = "tls_free";
 }

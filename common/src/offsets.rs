@@ -112,6 +112,10 @@ offsets! {
     OFF_REGS_R10 = "pt_regs"."r10";
     /// Goroutine in Go programs.
     OFF_REGS_R14 = "pt_regs"."r14";
+    /// Stack pointer: lies on the stack of the running goroutine.
+    OFF_REGS_SP = "pt_regs"."sp";
+    /// Base of thread-local memory, below which Go keeps the goroutine where C code may have changed R14.
+    OFF_TASK_FSBASE = "task_struct"."thread.fsbase";
     /// Code segment: tells 32-bit code.
     OFF_REGS_CS = "pt_regs"."cs";
     /// Stack segment: the last of the saved registers.

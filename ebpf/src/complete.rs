@@ -25,14 +25,14 @@ pub const NOT_STREAM: i32 = 1 | 2 | 0x2000;
 /// The bytes are dropped and not copied.
 pub const MSG_TRUNC: i32 = 0x20;
 
-/// Process and thread, if the process is traced. The one look-up an untraced process costs.
+/// Process and thread, and the bits of the process, if it is traced. The one look-up an untraced process costs.
 #[inline(always)]
-pub fn traced() -> Option<u64> {
+pub fn traced() -> Option<(u64, u32)> {
     let id = bpf_get_current_pid_tgid();
     let tgid = (id >> 32) as u32;
     // SAFETY: copied at once.
     let bits = *unsafe { PROCS.get(&tgid) }?;
-    (bits & proc::TRACE != 0).then_some(id)
+    (bits & proc::TRACE != 0).then_some((id, bits))
 }
 
 #[inline(always)]
@@ -86,7 +86,7 @@ fn uses_uring() -> bool {
 /// A transfer of a traced process completed. `ret` is what it returned, `asked` the flags of a receive.
 #[inline(always)]
 pub unsafe fn completed<const TYPED: bool>(
-    id: u64,
+    (id, bits): (u64, u32),
     sk: *const u8,
     ret: i32,
     asked: i32,
@@ -133,7 +133,7 @@ pub unsafe fn completed<const TYPED: bool>(
         Stream::Tcp => unsafe { seqs_of::<TYPED>(sk, direction)? },
         Stream::Unix => Seqs { write: 0, copied: 0 },
     };
-    let t = Transfer { key, sock: sk as u64, stream, seqs, moved: ret as u32, direction, id, plane };
+    let t = Transfer { key, sock: sk as u64, stream, seqs, moved: ret as u32, direction, id, bits, plane };
     if ret > 0 && uses_uring() {
         // Once a thread has used io_uring, its transfers may run inside any system call: the one that is under
         // way is the cause only if its descriptor is this socket.

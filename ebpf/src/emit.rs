@@ -2,14 +2,17 @@
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output};
+use spanwise_common::config::proc;
 use spanwise_common::conn::{State, verdict};
 use spanwise_common::counters as count;
 use spanwise_common::event::{Data, Direction, Header, Kind, Open, Task, flags, plane};
-use spanwise_common::limits::MAX_PAYLOAD;
+use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD};
 
 use crate::conn::{self, Seqs, Stream};
+use crate::golang;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH};
 use crate::read::masked;
+use crate::tls;
 use crate::uring;
 use crate::user::{Call, capture};
 
@@ -80,6 +83,8 @@ pub struct Transfer {
     pub direction: Direction,
     /// Process and thread.
     pub id: u64,
+    /// Bits of the process.
+    pub bits: u32,
     /// Capture plane.
     pub plane: u8,
 }
@@ -96,6 +101,12 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
     };
     if fresh {
         open(t, state);
+    }
+    if t.bits & proc::TLS != 0
+        && t.moved != 0
+        && let Some(call) = &call
+    {
+        tls::records::inside(t, call, &mut state.info);
     }
     let starts = state.last != t.direction.0;
     if starts {
@@ -124,6 +135,10 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
     let seq = sequence(t, state);
     if conn::is_ignored(state) {
         counters[count::IGNORED as usize] += 1;
+        return None;
+    }
+    if state.verdict == verdict::ENCRYPTED {
+        counters[count::ENCRYPTED as usize] += 1;
         return None;
     }
     // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
@@ -164,6 +179,9 @@ fn ship(
     // SAFETY: per-CPU scratch.
     let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
     let budget = if t.direction == Direction::SEND { state.budget_send } else { state.budget_recv };
+    if state.verdict == verdict::HTTP2 {
+        state.burst = 0;
+    }
     let mut want = budget.saturating_sub(state.burst);
     if want > t.moved {
         want = t.moved;
@@ -185,6 +203,9 @@ fn ship(
         captured = got;
         bits |= found;
     }
+    if t.bits & proc::TLS != 0 {
+        tls::hello::note(t, &scratch.payload, captured, seq, &mut state.info);
+    }
     if captured < t.moved {
         bits |= flags::CUT;
     }
@@ -205,7 +226,7 @@ fn ship(
     data.header.flags = bits;
     data.header.size = size;
     data.cookie = t.key;
-    data.task = Task::default();
+    data.task = golang::task(t.bits);
     data.seq = seq;
     data.len = t.moved;
     data.captured = captured;
@@ -213,6 +234,9 @@ fn ship(
     data.plane = t.plane;
     data.pad = 0;
     state.burst = state.burst.saturating_add(t.moved);
+    if state.verdict == verdict::UNKNOWN && captured >= 24 {
+        recognise(scratch, state);
+    }
     let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
     if output((scratch as *const crate::maps::Scratch).cast(), size) {
         counters[count::SHIPPED as usize] += 1;
@@ -222,6 +246,17 @@ fn ship(
         counters[count::RING_FULL_DATA as usize] += 1;
     }
     Some(())
+}
+
+/// A connection that begins with the preface of HTTP/2 ships frames from there on: user space would say so too late, and what
+/// its heads refer to would be lost.
+#[inline(always)]
+fn recognise(scratch: &crate::maps::Scratch, state: &mut State) {
+    if scratch.payload[..8] == *b"PRI * HT" {
+        state.verdict = verdict::HTTP2;
+        state.budget_send = BUDGET_FRAMES;
+        state.budget_recv = BUDGET_FRAMES;
+    }
 }
 
 /// Bytes were read from the socket where no hook looks: told before what is written next.

@@ -52,7 +52,7 @@ programs! {
 
 #[inline(always)]
 fn returned(ctx: &FExitContext, direction: Direction, ret: usize, flags: Option<usize>) -> Option<()> {
-    let id = traced()?;
+    let who = traced()?;
     let asked = match flags {
         Some(at) => ctx.arg::<i32>(at),
         None => 0,
@@ -60,6 +60,6 @@ fn returned(ctx: &FExitContext, direction: Direction, ret: usize, flags: Option<
     // SAFETY: the socket is a typed pointer for the verifier, and so is the sock it points to.
     unsafe {
         let sk = sock_of::<true>(ctx.arg(0))?;
-        completed::<true>(id, sk, ctx.arg(ret), asked, direction, plane::FENTRY)
+        completed::<true>(who, sk, ctx.arg(ret), asked, direction, plane::FENTRY)
     }
 }

@@ -43,7 +43,7 @@ pub fn kp_received(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn entered(ctx: &ProbeContext, receives: bool) -> Option<()> {
-    let id = traced()?;
+    let (id, _) = traced()?;
     let asked = if receives { ctx.arg::<u32>(3)? } else { 0 };
     let call = Entered { socket: ctx.arg::<u64>(0)?, asked, pad: 0 };
     // SAFETY: only asked whether it is there.
@@ -58,13 +58,14 @@ fn entered(ctx: &ProbeContext, receives: bool) -> Option<()> {
 
 #[inline(always)]
 fn returned(ctx: &RetProbeContext, direction: Direction) -> Option<()> {
-    let id = traced()?;
+    let who = traced()?;
+    let id = who.0;
     // SAFETY: copied at once.
     let call = *unsafe { ENTERED.get(&id) }?;
     let _ = ENTERED.remove(&id);
     // SAFETY: helper reads of any address.
     unsafe {
         let sk = sock_of::<false>(call.socket as *const u8)?;
-        completed::<false>(id, sk, ctx.ret(), call.asked as i32, direction, plane::KPROBE)
+        completed::<false>(who, sk, ctx.ret(), call.asked as i32, direction, plane::KPROBE)
     }
 }

@@ -20,7 +20,7 @@ use crate::read::probed;
 
 #[btf_tracepoint(function = "vm_unmapped_area")]
 pub fn code_mapped(_ctx: BtfTracePointContext) -> i32 {
-    if let Some(id) = traced() {
+    if let Some((id, _)) = traced() {
         let _ = look(id);
     }
     0

@@ -5,6 +5,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use spanwise_common::conn::{State, Verdict};
 use spanwise_common::counters::COUNT;
 use spanwise_common::event::Data;
+use spanwise_common::golang::{Layout, MAX_LAYOUTS};
 use spanwise_common::limits::{MAX_CONNS, MAX_PAYLOAD, MAX_PROCS, MAX_TRIALS, RING_BYTES};
 
 /// Records for user space. Written by every program, read by the agent, which polls: no wake-ups.
@@ -23,6 +24,10 @@ pub static CONNS: LruHashMap<u64, State> = LruHashMap::with_max_entries(MAX_CONN
 /// Connection -> what user space decided. Written by the agent, asked at the start of a burst.
 #[map]
 pub static VERDICTS: LruHashMap<u64, Verdict> = LruHashMap::with_max_entries(MAX_CONNS, 0);
+
+/// Number -> where a version of Go keeps its goroutines. Written by the agent; a process's bits name its entry.
+#[map]
+pub static GO_LAYOUTS: Array<Layout> = Array::with_max_entries(MAX_LAYOUTS, 0);
 
 /// One slot: every counter of this CPU, summed by the agent.
 #[map]

@@ -56,6 +56,8 @@ globals!(
     OFF_REGS_DX,
     OFF_REGS_R10,
     OFF_REGS_R14,
+    OFF_REGS_SP,
+    OFF_TASK_FSBASE,
     OFF_REGS_CS,
     OFF_REGS_SS,
     OFF_KIOCB_OPCODE,

@@ -57,8 +57,13 @@ fn forked(ctx: &BtfTracePointContext) -> Option<()> {
 pub fn proc_exec(_ctx: BtfTracePointContext) -> i32 {
     let id = bpf_get_current_pid_tgid();
     let tgid = (id >> 32) as u32;
-    // SAFETY: only asked whether it is there.
-    if unsafe { PROCS.get(&tgid) }.is_some() {
+    // SAFETY: copied at once.
+    if let Some(bits) = unsafe { PROCS.get(&tgid) }.copied() {
+        // What was known of the old program does not hold for the new one.
+        let kept = bits & (proc::TRACE | proc::FOLLOW);
+        if kept != bits {
+            let _ = PROCS.insert(&tgid, &kept, 0);
+        }
         say(Kind::EXEC, id, 0);
     }
     0

@@ -23,7 +23,7 @@ pub fn sock_recv(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn told(ctx: &BtfTracePointContext, direction: Direction) -> Option<()> {
-    let id = traced()?;
+    let who = traced()?;
     // SAFETY: `sk` is a trusted sock pointer for the verifier.
-    unsafe { completed::<true>(id, ctx.arg(0), ctx.arg(1), ctx.arg(2), direction, plane::SOCK) }
+    unsafe { completed::<true>(who, ctx.arg(0), ctx.arg(1), ctx.arg(2), direction, plane::SOCK) }
 }

@@ -97,7 +97,7 @@ fn returned(ctx: &BtfTracePointContext) -> Option<()> {
         nr::SENDMMSG | nr::RECVMMSG => Call { nr: nr::SENDMSG, ..call },
         _ => call,
     };
-    let t = Transfer { key, sock, stream, seqs, moved, direction, id, plane: plane::SYSCALL };
+    let t = Transfer { key, sock, stream, seqs, moved, direction, id, bits, plane: plane::SYSCALL };
     transfer(&t, if asked & MSG_TRUNC != 0 { None } else { Some(call) })
 }
 

@@ -79,8 +79,8 @@ fn spliced(ctx: &BtfTracePointContext) -> Option<()> {
     }
     let id = bpf_get_current_pid_tgid();
     let tgid = (id >> 32) as u32;
-    // SAFETY: only asked whether it is there.
-    unsafe { PROCS.get(&tgid) }?;
+    // SAFETY: copied at once.
+    let bits = *unsafe { PROCS.get(&tgid) }?;
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: `sk` is a trusted sock pointer for the verifier.
     let key = unsafe { bpf_get_socket_cookie(sk as *mut core::ffi::c_void) };
@@ -99,6 +99,7 @@ fn spliced(ctx: &BtfTracePointContext) -> Option<()> {
         moved,
         direction: Direction::RECV,
         id,
+        bits,
         plane: plane::SOCK,
     };
     transfer(&t, None)

@@ -1,4 +1,4 @@
-//! What every probe on user code begins with, and one such program, which counts.
+//! Registers and values at a site, and a program that counts.
 //!
 //! Comes in: the registers at the site, and the cookie that says where the wanted values are. Goes out: process and thread of a
 //! traced process, and those values. A probe sits in a file and is hit by every process that maps it: what is not traced
@@ -14,10 +14,8 @@ use crate::complete::traced;
 use crate::maps::TRIAL;
 use crate::read::user_bytes;
 
-/// A probe of a traced process was hit.
+/// A probe of a traced process was hit. Its goroutine, in Go programs, is register 14.
 pub struct Hit<'a> {
-    /// Process and thread, as the kernel gives them: also the key of what belongs to the thread.
-    pub id: u64,
     /// What the instrument said of the site.
     pub cookie: u64,
     context: &'a ProbeContext,
@@ -26,10 +24,10 @@ pub struct Hit<'a> {
 /// The hit, if the process is traced.
 #[inline(always)]
 pub fn hit(context: &ProbeContext) -> Option<Hit<'_>> {
-    let id = traced()?;
+    traced()?;
     // SAFETY: the context is the program's own.
     let cookie = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
-    Some(Hit { id, cookie, context })
+    Some(Hit { cookie, context })
 }
 
 /// Reads a saved register: a load from the context at a fixed place, which the compiler must not fold with others.
@@ -85,12 +83,6 @@ impl Hit<'_> {
         let at = self.register(4).wrapping_add(u64::from(place & !Place::STACK) * 8);
         // SAFETY: eight bytes of room.
         unsafe { user_bytes((&raw mut value).cast(), 8, at) }.then_some(value)
-    }
-
-    /// The running goroutine, in Go programs.
-    #[inline(always)]
-    pub fn goroutine(&self) -> u64 {
-        self.register(14)
     }
 
     /// The instrument's own bits of the cookie.

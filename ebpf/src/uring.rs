@@ -74,8 +74,8 @@ pub fn uring_result(ctx: BtfTracePointContext) -> i32 {
 fn completed(request: u64, result: impl FnOnce() -> Option<i32>) -> Option<()> {
     let id = bpf_get_current_pid_tgid();
     let tgid = (id >> 32) as u32;
-    // SAFETY: only asked whether it is there.
-    unsafe { PROCS.get(&tgid) }?;
+    // SAFETY: copied at once.
+    let bits = *unsafe { PROCS.get(&tgid) }?;
     // SAFETY: helper reads of any address.
     unsafe {
         let direction = match probed::<u8>(request, &OFF_KIOCB_OPCODE)? {
@@ -109,6 +109,7 @@ fn completed(request: u64, result: impl FnOnce() -> Option<i32>) -> Option<()> {
             moved: pending.len,
             direction,
             id,
+            bits,
             plane: plane::URING,
         };
         // From here on it goes out, with its bytes or without.

@@ -39,7 +39,7 @@ pub mod nr {
 /// Code segment of 64-bit user code.
 const USER64_CS: u64 = 0x33;
 /// Size of a kernel stack on x86-64. Where it is not, the code segment read there is not one.
-const STACK_SIZE: u64 = 16 * 1024;
+pub const STACK_SIZE: u64 = 16 * 1024;
 
 /// A system call under way: its number and arguments.
 #[derive(Clone, Copy)]

@@ -195,6 +195,11 @@ impl<'a> Setup<'a> {
 
 /// Writes the configuration of an nginx, and its static file of 100,000 bytes.
 pub fn nginx_conf(dir: &Path, name: &str, listen: &str, upstream: &str) -> Result<std::path::PathBuf> {
+    nginx_conf_with(dir, name, listen, upstream, "")
+}
+
+/// The same with more lines in the server's block, for TLS.
+pub fn nginx_conf_with(dir: &Path, name: &str, listen: &str, upstream: &str, more: &str) -> Result<PathBuf> {
     let own = dir.join(format!("{name}.d"));
     fs::create_dir_all(own.join("static/static"))?;
     let bytes: Vec<u8> = (0..100_000_u32).map(|n| u8::try_from(n * 31 % 251).unwrap_or(0)).collect();
@@ -203,6 +208,7 @@ pub fn nginx_conf(dir: &Path, name: &str, listen: &str, upstream: &str) -> Resul
     let text = text
         .replace("@DIR@", &own.to_string_lossy())
         .replace("@LISTEN@", listen)
+        .replace("@TLS@", more)
         .replace("@UPSTREAM@", upstream);
     let path = own.join("nginx.conf");
     // Workers would give up root, and then not reach the files.

@@ -3,6 +3,7 @@
 
 pub mod background;
 pub mod client;
+pub mod h2load;
 pub mod wrk;
 
 use std::path::PathBuf;

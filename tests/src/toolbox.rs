@@ -1,5 +1,5 @@
 //! What the applications need and no Debian package brings. In: PyPI and Go modules, fetched once. Out: paths of a Python
-//! with aiohttp and gunicorn, of the Go application and of the OpenTelemetry Collector, all kept in the build folder.
+//! with its packages, of the Go application and of the OpenTelemetry Collector, all kept in the build folder.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 use crate::paths;
 use crate::proc::capture;
 
-const PYPI: [&str; 2] = ["aiohttp==3.13.2", "gunicorn==23.0.0"];
+const PYPI: [&str; 5] =
+    ["aiohttp==3.13.2", "grpcio==1.85.1", "gunicorn==23.0.0", "httpx[http2]==0.28.1", "requests==2.34.2"];
 const COLLECTOR: &str = "v0.155.0";
 
-/// A Python interpreter that has aiohttp and gunicorn.
+/// A Python interpreter that has aiohttp, grpcio, gunicorn, httpx and requests.
 pub fn python() -> Result<PathBuf> {
     let dir = paths::cache()?.join("venv");
     let python = dir.join("bin/python");
@@ -23,7 +24,7 @@ pub fn python() -> Result<PathBuf> {
             "cannot make a Python environment (is python3-venv installed? run `cargo xtask setup`)",
         )?;
         capture(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--no-input"]).args(PYPI))
-            .context("cannot install aiohttp and gunicorn with pip")?;
+            .context("cannot install packages with pip")?;
         fs::write(&mark, "")?;
     }
     Ok(python)

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod fuzz;
 mod harm;
+mod offsets;
 mod run;
 mod setup;
 mod soak;
@@ -40,6 +41,8 @@ cargo xtask COMMAND [options]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
                         fuzz the parsers, 600 seconds unless told otherwise
+  go-offsets [--write]  layouts of Go structs, measured in programs built with every minor release of Go, against
+                        agent/golang/src/offsets.txt; --write renews it
   verifier [--write]    instructions that the verifier looked at in each BPF program, against docs/verifier.json (as root);
                         --write records those of this kernel
 ";
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         "harm" => harm::main(&rest),
         "soak" => soak::main(&rest),
         "fuzz" => fuzz::main(&rest),
+        "go-offsets" => offsets::main(&rest),
         "verifier" => verifier::main(&rest),
         "vm" => vm::main(&rest),
         "help" | "--help" | "-h" => {

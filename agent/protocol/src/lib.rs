@@ -9,8 +9,10 @@
 
 pub mod context;
 pub mod http1;
+pub mod http2;
 pub mod message;
 mod parser;
+pub mod rpc;
 
 pub use message::{Flow, Head};
 pub use parser::{Detect, Input, Item, LostReason, Parser, What};
@@ -19,6 +21,6 @@ pub use parser::{Detect, Input, Item, LostReason, Parser, What};
 #[macro_export]
 macro_rules! protocols {
     ($callback:ident) => {
-        $callback! { http1: $crate::http1::Connection }
+        $callback! { http1: $crate::http1::Connection, http2: $crate::http2::Connection }
     };
 }

@@ -63,14 +63,17 @@ pub struct RpcPart {
     pub bytes: u64,
     /// `grpc-status` of the trailers (or of a head that is trailers too).
     pub status: Option<u32>,
+    /// There may have been more: prefixes or trailers were not captured, or fields of them could not be decoded.
+    pub truncated: bool,
 }
 
 /// Head of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Request {
-    /// Method token as sent.
+    /// Method token as sent; empty if it could not be decoded.
     pub method: Box<str>,
-    /// Path of the target, without query and fragment ("*" for an asterisk target, empty for CONNECT).
+    /// Path of the target, without query and fragment ("*" for an asterisk target, empty for CONNECT and if it could not be
+    /// decoded).
     pub path: Box<str>,
     /// Query of the target, without the question mark.
     pub query: Option<Box<str>>,
@@ -95,7 +98,7 @@ pub struct Request {
 /// Head of a final response.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Response {
-    /// Status code.
+    /// Status code; 0 if it could not be decoded.
     pub status: u16,
     /// Version of HTTP.
     pub version: Version,

@@ -60,14 +60,25 @@ pub struct Item {
 /// For each direction of an exchange: at most one `Begin`, then at most one `Head`, then at most one of `End`,
 /// `Switched`, `Aborted`, `Lost`. An exchange is over with the one of the response, which may come without a `Begin`
 /// (no answer was seen), or, if its request's head was never understood, with the one of the request.
+///
+/// Exchanges of a protocol with streams interleave in any order, and their numbers do not follow each other. A number
+/// is used once.
 #[derive(Clone, PartialEq, Debug)]
 pub enum What {
     /// The first byte of the message (of a response: of its first interim response).
     Begin,
     /// The head is complete, or known to be longer than what was captured.
     Head(Head),
-    /// What was seen of a remote procedure call in this direction: just before its end, at most once.
+    /// What was seen of a remote procedure call in this direction: just before its end, at most once. Of a response it
+    /// may come although the request's head did not tell that it is a call (its fields could not be decoded).
     Rpc(RpcPart),
+    /// The stream was reset: about the response, just before its end, at most once.
+    Reset {
+        /// Error code of the protocol (HTTP/2: RFC 9113, section 7).
+        code: u32,
+        /// Who reset it: `Request` is the client.
+        by: Flow,
+    },
     /// The message is complete.
     End {
         /// Bytes of the body. The framing of chunks is not counted where it was seen.

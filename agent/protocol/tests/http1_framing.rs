@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Driver, Q, R, Step, burst, more, tell};
-use spanwise_protocol::http1::Connection;
+use spanwise_protocol::http1::{Connection, Upgraded};
 use spanwise_protocol::message::{Request, Response, Version};
 use spanwise_protocol::{Flow, Head, Parser, What};
 
@@ -306,6 +306,19 @@ fn upgrades_switch_only_when_asked_for() {
     assert_eq!(short(&[burst(Q, ask), burst(R, OK)], R), ["0 begin", "0 200", "0 end 2"]);
     // Nobody asked.
     assert_eq!(answer(&format!("{switch}{OK}")), ["0 begin", "0 200", "0 end 2"]);
+}
+
+#[test]
+fn an_upgrade_to_http2_leaves_the_exchange_open() {
+    let ask = "GET /a HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n";
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    let script = [burst(Q, GET), burst(R, OK), burst(Q, ask), burst(R, format!("{switch}\0\0\0"))];
+    assert_eq!(short(&script, R), ["0 begin", "0 200", "0 end 2", "1 begin"]);
+    let mut driver = Driver::<Connection>::default();
+    script.iter().for_each(|step| driver.step(step));
+    assert!(driver.parser.is_switched() && driver.parser.is_upgraded());
+    assert_eq!(driver.parser.take_upgraded(), Some(Upgraded { exchange: 1, offset: switch.len() }));
+    assert!(!driver.parser.is_upgraded(), "told once");
 }
 
 #[test]

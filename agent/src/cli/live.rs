@@ -26,9 +26,10 @@ use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
 use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
-use crate::process::{Language, Naming, Process, Registry, Service, descendants};
+use crate::process::{Goroutines, Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
 use crate::span::clock::Clock;
+use crate::span::correlate::{Role, role};
 use crate::telemetry::{Flow, Stage, render, to_json};
 
 /// Records handled before the clock is looked at.
@@ -61,9 +62,34 @@ struct Live {
     exits: u64,
     following: Following,
     instruments: Instruments,
+    goroutines: Goroutines,
+    /// Why goroutines of some process are not known, as last said.
+    unknown: Option<String>,
 }
 
 impl Live {
+    /// Bits of a process in the kernel side's map.
+    fn bits(&mut self, process: &Process) -> u32 {
+        let bits = proc::TRACE | proc::FOLLOW;
+        if process.language != Language::Go {
+            return bits;
+        }
+        let layout = match self.goroutines.layout(process.tgid) {
+            Ok(layout) => self.kernel.go_bits(layout),
+            Err(why) => {
+                if self.unknown.as_ref() != Some(&why) {
+                    eprintln!(
+                        "spanwise: goroutines of {} are not known, so its calls find their parents by thread: {why}",
+                        process.exe_name()
+                    );
+                    self.unknown = Some(why);
+                }
+                0
+            }
+        };
+        bits | proc::GO | layout
+    }
+
     fn record_service(&mut self, tgid: u32, service: &Service) {
         // The end of a process may be lost; saying a service twice does no harm.
         if self.recorded.len() >= MAX_PROCS as usize {
@@ -94,7 +120,7 @@ impl Live {
     fn hear(&mut self) {
         for news in self.instruments.news() {
             match news {
-                News::Bits { tgid, set, of } => self.kernel.mark(tgid, set, of),
+                News::Bits { tgid, set, of } => self.kernel.mark_some(tgid, set, of),
                 News::Said(sentence) => eprintln!("spanwise: {sentence}"),
             }
         }
@@ -143,9 +169,9 @@ impl Origin for Live {
     fn follow(&mut self, new: bool) {
         if self.following.set(new) {
             for child in follow::left_out(&self.kernel.traced()) {
-                if let Ok(child) = Process::inspect(child)
-                    && self.kernel.trace(child.tgid, bits(&child)).is_ok()
-                {
+                let Ok(child) = Process::inspect(child) else { continue };
+                let bits = self.bits(&child);
+                if self.kernel.trace(child.tgid, bits).is_ok() {
                     self.registry.add(&child);
                     self.instruments.started(child.tgid);
                     self.following.took_in();
@@ -156,7 +182,13 @@ impl Origin for Live {
 
     fn exec(&mut self, tgid: u32, comm: [u8; 16]) {
         self.recorded.remove(&tgid);
-        self.registry.exec(tgid, comm);
+        self.goroutines.forget(tgid);
+        if let Some(process) = self.registry.exec(tgid, comm)
+            && process.language == Language::Go
+        {
+            let bits = self.bits(&process);
+            self.kernel.mark(tgid, bits);
+        }
         self.instruments.became(tgid);
     }
 
@@ -164,6 +196,7 @@ impl Origin for Live {
         self.recorded.remove(&tgid);
         self.registry.exit(tgid);
         self.instruments.ended(tgid);
+        self.goroutines.forget(tgid);
         self.exits += 1;
     }
 
@@ -177,6 +210,11 @@ impl Origin for Live {
 
     fn mapped(&mut self, tgid: u32, more: bool) {
         self.instruments.mapped(tgid, more);
+    }
+
+    fn role(&mut self, tgid: u32, start: u64) -> Role {
+        let name = self.goroutines.function(tgid, start);
+        name.map_or_else(Role::default, |name| role::of(&name))
     }
 
     fn unseen(&mut self) {
@@ -216,12 +254,6 @@ impl From<privilege::Refusal> for CliError {
     fn from(refusal: privilege::Refusal) -> Self {
         Self::not_possible(refusal.0)
     }
-}
-
-/// Bits of a process in the kernel side's map.
-fn bits(process: &Process) -> u32 {
-    let go = if process.language == Language::Go { proc::GO } else { 0 };
-    proc::TRACE | proc::FOLLOW | go
 }
 
 /// Traces until a signal, the end of the time, or the end of what is traced.
@@ -285,6 +317,8 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         exits: 0,
         following: Following::default(),
         instruments,
+        goroutines: Goroutines::default(),
+        unknown: None,
     };
     let clock = Clock::now();
     if let Some(recorder) = &mut live.recorder {
@@ -348,7 +382,8 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
 /// Attaches to processes and to the descendants that they have already.
 fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
     for process in processes {
-        live.kernel.trace(process.tgid, bits(process))?;
+        let bits = live.bits(process);
+        live.kernel.trace(process.tgid, bits)?;
         live.registry.add(process);
     }
     live.kernel.attach()?;
@@ -356,7 +391,8 @@ fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
     for process in processes {
         for child in descendants(process.tgid) {
             if let Ok(child) = Process::inspect(child) {
-                live.kernel.trace(child.tgid, bits(&child))?;
+                let bits = live.bits(&child);
+                live.kernel.trace(child.tgid, bits)?;
                 live.registry.add(&child);
             }
         }

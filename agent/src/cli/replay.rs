@@ -81,7 +81,7 @@ fn decode_clock(bytes: &[u8]) -> Option<Sample> {
 impl From<Kept> for Service {
     fn from(kept: Kept) -> Self {
         let value = |value| match value {
-            KeptValue::Str(text) => Value::Str(Cow::Owned(text)),
+            KeptValue::Str(text) => Value::Str(text.into()),
             KeptValue::Int(n) => Value::Int(n),
             KeptValue::Double(n) => Value::Double(n),
             KeptValue::Bool(b) => Value::Bool(b),

@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) ready_file: Option<String>,
     pub(super) max_cpu: Option<String>,
     pub(super) max_rss: Option<String>,
+    pub(super) no_seccomp: Option<bool>,
     #[serde(default)]
     pub(super) otlp: FileOtlp,
     #[serde(default)]

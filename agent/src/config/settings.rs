@@ -86,6 +86,8 @@ pub struct Settings {
     pub seccomp: bool,
     /// Batching.
     pub batch: Batch,
+    /// Remote procedure calls also by the names of the convention up to 1.37 (`OTEL_SEMCONV_STABILITY_OPT_IN` has `rpc/dup`).
+    pub old_rpc_names: bool,
     /// `OTEL_SDK_DISABLED`: trace nothing.
     pub disabled: bool,
     /// Sentences that the user should see at the start.
@@ -161,13 +163,15 @@ impl Settings {
             }
             _ => false,
         };
+        let old_rpc_names = variable(env, "OTEL_SEMCONV_STABILITY_OPT_IN")
+            .is_some_and(|list| list.split(',').any(|word| word.trim() == "rpc/dup"));
         if variable(env, "OTEL_CONFIG_FILE").is_some() {
             notes.push(
                 "OTEL_CONFIG_FILE is not supported and was not read; use --config or the other variables"
                     .into(),
             );
         }
-        let no_seccomp = options.no_seccomp || no_seccomp(env)?;
+        let no_seccomp = options.no_seccomp || no_seccomp(env, &file)?;
         let exporters = exporters(options, env, &file, &mut notes)?;
         let batch = batch(env, &file)?;
         let same_file = |a: &PathBuf| exporters.iter().any(|e| matches!(e, Exporter::File(b) if a == b));
@@ -189,14 +193,17 @@ impl Settings {
             budgets,
             seccomp: !no_seccomp,
             batch,
+            old_rpc_names,
             disabled,
             notes,
         })
     }
 }
 
-fn no_seccomp(env: &Environment) -> Result<bool, ConfigError> {
-    let said = Places { option: None, variables: &["SPANWISE_NO_SECCOMP"], key: None }.find(env);
+fn no_seccomp(env: &Environment, file: &File) -> Result<bool, ConfigError> {
+    let key = file.no_seccomp.map(|value| value.to_string());
+    let key = key.as_deref().map(|value| ("no_seccomp", value));
+    let said = Places { option: None, variables: &["SPANWISE_NO_SECCOMP"], key }.find(env);
     said.map_or(Ok(false), |said| match said.value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),

@@ -1,6 +1,7 @@
 //! What is known of a connection, and how a message on it is named.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 
 use spanwise_common::conn::{Info, known, transport};
 
@@ -22,8 +23,29 @@ pub struct SeqNames {
     pub peer: u32,
 }
 
+/// What the spans of a connection have in common, each made when it is first asked for.
+#[derive(Clone, Default, Debug)]
+pub struct Texts {
+    /// Addresses of both ends.
+    local: OnceLock<Arc<str>>,
+    remote: OnceLock<Arc<str>>,
+    /// The first authority that was named on it. The other requests nearly always name the same.
+    pub authority: OnceLock<Authority>,
+}
+
+/// An authority taken apart.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// As it was sent. One with a user or a password is not kept.
+    pub sent: Box<str>,
+    /// Its host.
+    pub address: Arc<str>,
+    /// Its port, if it names one.
+    pub port: Option<u16>,
+}
+
 /// A connection as one process sees it. Shared by every exchange on it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// Identity on this host: the kernel's socket cookie, unique since boot; each end has its own.
     pub cookie: u64,
@@ -39,6 +61,8 @@ pub struct ConnInfo {
     pub peer_sock: u64,
     /// Network namespace inode, zero where unknown.
     pub netns: u32,
+    /// Addresses as text.
+    pub texts: Texts,
 }
 
 /// Names a request the same way at both ends of a TCP connection: the connection by the first data sequence
@@ -49,8 +73,17 @@ pub struct MessageName {
     pub request_base: u32,
     /// First data sequence number of the response direction.
     pub response_base: u32,
-    /// Position of the request's first byte in the request direction, modulo 2^32.
+    /// Position of the request's first byte in the request direction, modulo 2^32. Where the protocol numbers its streams: the
+    /// number of the stream, with the highest bit set.
     pub position: u32,
+}
+
+impl MessageName {
+    /// The number of the stream, where the protocol numbers its streams. (A request that begins behind the first 2 GiB of its
+    /// connection looks the same.)
+    pub fn stream(&self) -> Option<u32> {
+        (self.position & STREAM != 0).then_some(self.position & !STREAM)
+    }
 }
 
 /// Which end of the exchange the observed process is.
@@ -64,6 +97,9 @@ pub enum Side {
 
 // === impl ConnInfo ===
 
+/// Marks a position that is the number of a stream; those have 31 bits.
+const STREAM: u32 = 1 << 31;
+
 fn address(transport: u8, bytes: [u8; 16], port: u16) -> Endpoint {
     let ip = match transport {
         transport::TCP4 => {
@@ -74,6 +110,13 @@ fn address(transport: u8, bytes: [u8; 16], port: u16) -> Endpoint {
         _ => return Endpoint::Unix,
     };
     Endpoint::Inet(SocketAddr::new(ip, port))
+}
+
+fn written(endpoint: &Endpoint, text: &OnceLock<Arc<str>>) -> Option<Arc<str>> {
+    match endpoint {
+        Endpoint::Inet(address) => Some(Arc::clone(text.get_or_init(|| address.ip().to_string().into()))),
+        Endpoint::Unix => None,
+    }
 }
 
 impl ConnInfo {
@@ -88,18 +131,38 @@ impl ConnInfo {
             sock: info.sock,
             peer_sock: info.peer_sock,
             netns: info.netns,
+            texts: Texts::default(),
         }
     }
 
+    /// The address of this end, without the port.
+    pub fn local_address(&self) -> Option<Arc<str>> {
+        written(&self.local, &self.texts.local)
+    }
+
+    /// The address of the other end, without the port.
+    pub fn remote_address(&self) -> Option<Arc<str>> {
+        written(&self.remote, &self.texts.remote)
+    }
+
     /// Names the request that begins at sequence number `seq` of the request direction.
-    ///
-    /// The client opened the connection, so its own first number is one too small as the kernel's counters have it.
     pub fn message(&self, side: Side, seq: u32) -> Option<MessageName> {
+        self.named(side, |request_base| seq.wrapping_sub(request_base))
+    }
+
+    /// Names the request of a stream, where the protocol numbers its streams: both ends know the number, also on connections
+    /// whose beginning neither has seen.
+    pub fn stream(&self, side: Side, number: u32) -> Option<MessageName> {
+        self.named(side, |_| number | STREAM)
+    }
+
+    /// The client opened the connection, so its own first number is one too small as the kernel's counters have it.
+    fn named(&self, side: Side, position: impl FnOnce(u32) -> u32) -> Option<MessageName> {
         let names = self.names?;
         let (request_base, response_base) = match side {
             Side::Client => (names.own.wrapping_add(1), names.peer),
             Side::Server => (names.peer, names.own),
         };
-        Some(MessageName { request_base, response_base, position: seq.wrapping_sub(request_base) })
+        Some(MessageName { request_base, response_base, position: position(request_base) })
     }
 }

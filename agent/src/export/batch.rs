@@ -128,6 +128,8 @@ pub(crate) struct Batcher {
     by_id: HashMap<u32, usize>,
     last: usize,
     scope: Vec<u8>,
+    /// Where a message is written whose length is not known before.
+    scratch: Vec<u8>,
     /// Spans ever taken in.
     input: u64,
     /// Spans in the buffers.
@@ -138,8 +140,8 @@ pub(crate) struct Batcher {
 
 impl Batcher {
     pub(crate) fn new(format: Format, limits: Limits) -> Self {
-        let mut scope = Vec::new();
-        encode::scope(&mut scope);
+        let (mut scope, mut scratch) = (Vec::new(), Vec::new());
+        encode::scope(&mut scope, &mut scratch);
         Self {
             format,
             limits,
@@ -147,6 +149,7 @@ impl Batcher {
             by_id: HashMap::new(),
             last: 0,
             scope,
+            scratch,
             input: 0,
             pending: 0,
             pending_bytes: 0,
@@ -176,13 +179,14 @@ impl Batcher {
     pub(crate) fn add(&mut self, span: &Span) -> bool {
         let format = self.format;
         self.input += 1;
+        let mut scratch = std::mem::take(&mut self.scratch);
         let Some(buffer) = self.buffer(&span.service) else {
             // Cannot be, the buffer was just made; if it were, the account would show it.
             return false;
         };
         let before = buffer.spans.len();
         match format {
-            Format::Protobuf => encode::span(&mut buffer.spans, span),
+            Format::Protobuf => encode::span(&mut buffer.spans, &mut scratch, span),
             Format::Json => {
                 if before > 0 {
                     buffer.spans.push(b',');
@@ -191,6 +195,7 @@ impl Batcher {
             }
         }
         let written = buffer.spans.len() - before;
+        self.scratch = scratch;
         self.pending_bytes += written;
         self.pending += 1;
         if self.pending == 1 {
@@ -212,7 +217,7 @@ impl Batcher {
                 None => {
                     let mut prefix = Vec::new();
                     match self.format {
-                        Format::Protobuf => encode::resource(&mut prefix, service),
+                        Format::Protobuf => encode::resource(&mut prefix, &mut Vec::new(), service),
                         Format::Json => json::open_service(&mut prefix, service),
                     }
                     self.services.push(ServiceBuffer { id, prefix, spans: Vec::new(), idle: 0 });

@@ -3,7 +3,7 @@
 //! Comes in: a finished [`Span`], the [`Service`] it belongs to. Goes out: bytes of an
 //! `ExportTraceServiceRequest` in parts: what stands before the spans of a service, and each span.
 
-use super::wire::{bytes, bytes_len, fixed32, fixed64, head, nested, uint, varint_len};
+use super::wire::{Room, bytes_len, head, message, varint_len};
 use super::{SCOPE_NAME, SCOPE_VERSION};
 use crate::attribute::{Attribute, Value};
 use crate::process::Service;
@@ -48,15 +48,15 @@ pub(super) fn flags(span: &Span) -> u32 {
 }
 
 /// The `resource` of a service, the first field of its `ResourceSpans`.
-pub(super) fn resource(out: &mut Vec<u8>, service: &Service) {
-    nested(out, 1, |out| attributes(out, 1, &service.attributes));
+pub(super) fn resource(out: &mut Vec<u8>, scratch: &mut Vec<u8>, service: &Service) {
+    message(out, 1, scratch, |room| attributes(room, 1, &service.attributes));
 }
 
 /// The `scope`, the first field of `ScopeSpans`.
-pub(super) fn scope(out: &mut Vec<u8>) {
-    nested(out, 1, |out| {
-        bytes(out, 1, SCOPE_NAME.as_bytes());
-        bytes(out, 2, SCOPE_VERSION.as_bytes());
+pub(super) fn scope(out: &mut Vec<u8>, scratch: &mut Vec<u8>) {
+    message(out, 1, scratch, |room| {
+        room.bytes(1, SCOPE_NAME.as_bytes());
+        room.bytes(2, SCOPE_VERSION.as_bytes());
     });
 }
 
@@ -70,66 +70,94 @@ pub(super) fn open_service(out: &mut Vec<u8>, resource: &[u8], scope: &[u8], spa
 }
 
 /// One span, as a field of `ScopeSpans`.
-pub(super) fn span(out: &mut Vec<u8>, span: &Span) {
-    nested(out, 2, |out| {
-        bytes(out, field::TRACE_ID, &span.trace_id);
-        bytes(out, field::SPAN_ID, &span.span_id);
-        if let Some(state) = &span.trace_state {
-            bytes(out, field::TRACE_STATE, state.as_bytes());
-        }
-        if let Some(parent) = &span.parent_span_id {
-            bytes(out, field::PARENT_SPAN_ID, parent);
-        }
-        bytes(out, field::NAME, span.name.as_bytes());
-        uint(out, field::KIND, kind_number(span.kind));
-        fixed64(out, field::START, span.start_unix_ns);
-        fixed64(out, field::END, span.end_unix_ns);
-        attributes(out, field::ATTRIBUTES, &span.attributes);
-        for link in &span.links {
-            nested(out, field::LINKS, |out| {
-                bytes(out, 1, &link.trace_id);
-                bytes(out, 2, &link.span_id);
-                attributes(out, 4, &link.attributes);
-            });
-        }
-        if span.status == Status::Error {
-            nested(out, field::STATUS, |out| uint(out, 3, 2));
-        }
-        let flags = flags(span);
-        if flags != 0 {
-            fixed32(out, field::FLAGS, flags);
-        }
-    });
+pub(super) fn span(out: &mut Vec<u8>, scratch: &mut Vec<u8>, span: &Span) {
+    message(out, 2, scratch, |room| fields(room, span));
 }
 
-/// A list of `KeyValue`s as repeated field `number`.
-fn attributes(out: &mut Vec<u8>, number: u32, attributes: &[Attribute]) {
+fn fields(room: &mut Room<'_>, span: &Span) {
+    room.bytes(field::TRACE_ID, &span.trace_id);
+    room.bytes(field::SPAN_ID, &span.span_id);
+    if let Some(state) = &span.trace_state {
+        room.bytes(field::TRACE_STATE, state.as_bytes());
+    }
+    if let Some(parent) = &span.parent_span_id {
+        room.bytes(field::PARENT_SPAN_ID, parent);
+    }
+    room.bytes(field::NAME, span.name.as_bytes());
+    room.uint(field::KIND, kind_number(span.kind));
+    room.fixed64(field::START, span.start_unix_ns);
+    room.fixed64(field::END, span.end_unix_ns);
+    attributes(room, field::ATTRIBUTES, &span.attributes);
+    for link in &span.links {
+        let ids = bytes_len(link.trace_id.len()) + bytes_len(link.span_id.len());
+        let texts = link.attributes.iter().map(|(key, value)| bytes_len(pair_len(key, value_len(value))));
+        room.head(field::LINKS, ids + texts.sum::<usize>());
+        room.bytes(1, &link.trace_id);
+        room.bytes(2, &link.span_id);
+        attributes(room, 4, &link.attributes);
+    }
+    if span.status == Status::Error {
+        // Message of one field: the code, which is 2.
+        room.head(field::STATUS, 2);
+        room.uint(3, 2);
+    }
+    let flags = flags(span);
+    if flags != 0 {
+        room.fixed32(field::FLAGS, flags);
+    }
+}
+
+/// A list of `KeyValue`s as repeated field `number`, which is below 16.
+fn attributes(left: &mut Room<'_>, number: u32, attributes: &[Attribute]) {
+    // What nothing else can see stays in registers.
+    let mut room = left.take();
     for (key, value) in attributes {
-        // Every kind but the list has a length known at once, so nothing has to move.
-        let len = match value {
-            Value::Str(text) => bytes_len(text.len()),
-            // Two's complement, as protobuf's int64 wants it.
-            Value::Int(number) => 1 + varint_len(*number as u64),
-            Value::Double(_) => 9,
-            Value::Bool(_) => 2,
-            Value::StrList(texts) => bytes_len(list_len(texts)),
-        };
-        head(out, number, bytes_len(key.len()) + bytes_len(len));
-        bytes(out, 1, key.as_bytes());
-        head(out, 2, len);
+        let len = value_len(value);
+        room.heads((number, pair_len(key, len)), (1, key.len()));
+        room.put(key.as_bytes());
         match value {
-            Value::Str(text) => bytes(out, 1, text.as_bytes()),
-            Value::Bool(truth) => uint(out, 2, u64::from(*truth)),
-            Value::Int(number) => uint(out, 3, *number as u64),
-            Value::Double(number) => fixed64(out, 4, number.to_bits()),
+            Value::Str(text) => {
+                room.heads((2, len), (1, text.len()));
+                room.put(text.as_bytes());
+            }
+            Value::Bool(truth) => {
+                room.head(2, len);
+                room.uint(2, u64::from(*truth));
+            }
+            Value::Int(number) => {
+                room.head(2, len);
+                room.uint(3, *number as u64);
+            }
+            Value::Double(number) => {
+                room.head(2, len);
+                room.fixed64(4, number.to_bits());
+            }
             Value::StrList(texts) => {
-                head(out, 5, list_len(texts));
+                room.heads((2, len), (5, list_len(texts)));
                 for text in texts {
-                    head(out, 1, bytes_len(text.len()));
-                    bytes(out, 1, text.as_bytes());
+                    room.heads((1, bytes_len(text.len())), (1, text.len()));
+                    room.put(text.as_bytes());
                 }
             }
         }
+    }
+    *left = room;
+}
+
+/// Length of a `KeyValue` whose value has this length.
+fn pair_len(key: &str, value: usize) -> usize {
+    bytes_len(key.len()) + bytes_len(value)
+}
+
+/// Length of an `AnyValue`.
+fn value_len(value: &Value) -> usize {
+    match value {
+        Value::Str(text) => bytes_len(text.len()),
+        // Two's complement, as protobuf's int64 wants it.
+        Value::Int(number) => 1 + varint_len(*number as u64),
+        Value::Double(_) => 9,
+        Value::Bool(_) => 2,
+        Value::StrList(texts) => bytes_len(list_len(texts)),
     }
 }
 

@@ -199,7 +199,7 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::{bytes, nested, uint};
+    use super::super::wire::message;
     use super::*;
 
     fn is_retry(verdict: &Verdict) -> bool {
@@ -224,17 +224,17 @@ mod tests {
 
     #[test]
     fn resource_exhausted_waits_only_when_told() {
-        let mut details = Vec::new();
-        uint(&mut details, 1, 8);
-        nested(&mut details, 3, |out| {
-            bytes(out, 1, b"type.googleapis.com/google.rpc.RetryInfo");
-            nested(out, 2, |out| {
-                nested(out, 1, |out| {
-                    uint(out, 1, 2);
-                    uint(out, 2, 500_000_000);
-                });
-            });
+        let (mut wait, mut info, mut details) = (Vec::new(), Vec::new(), vec![1 << 3, 8]);
+        let scratch = &mut Vec::new();
+        message(&mut wait, 1, scratch, |room| {
+            room.uint(1, 2);
+            room.uint(2, 500_000_000);
         });
+        message(&mut info, 3, scratch, |room| {
+            room.bytes(1, b"type.googleapis.com/google.rpc.RetryInfo");
+            room.bytes(2, &wait);
+        });
+        details.append(&mut info);
         let Verdict::Retry { after, .. } = grpc_failure(8, "", &details) else { panic!("no retry") };
         assert_eq!(after, Some(Duration::from_millis(2500)));
         // Cut anywhere it must not be misread as a longer delay, nor panic.

@@ -1,4 +1,4 @@
-//! Protobuf by hand: appending fields to a buffer, and reading the few short messages that come back.
+//! Protobuf by hand: writing fields into memory that is there, and reading the few short messages that come back.
 
 /// Wire type of a varint.
 const VARINT: u32 = 0;
@@ -10,7 +10,12 @@ const BYTES: u32 = 2;
 const FIXED32: u32 = 5;
 
 /// Bytes a varint takes.
+#[inline]
 pub(super) const fn varint_len(value: u64) -> usize {
+    if value < 0x80 {
+        // Nearly every length.
+        return 1;
+    }
     // Seven bits a byte; zero takes one.
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
@@ -20,78 +25,129 @@ pub(super) const fn bytes_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
-/// Appends a varint.
-#[inline]
-pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
+/// Memory that fields are written into, one after the other. What finds no room is left out, and that is remembered: then all
+/// is to be written again into more. Unlike a growing buffer this needs one comparison for each piece and never moves anything.
+pub(super) struct Room<'a> {
+    free: &'a mut [u8],
+    whole: usize,
+    full: bool,
+}
+
+impl<'a> Room<'a> {
+    /// All of this memory.
+    pub(super) fn of(memory: &'a mut [u8]) -> Self {
+        Self { whole: memory.len(), free: memory, full: false }
     }
-    out.push(value as u8);
-}
 
-#[inline]
-fn key(out: &mut Vec<u8>, field: u32, wire: u32) {
-    varint(out, u64::from(field << 3 | wire));
-}
-
-/// Appends a varint field.
-#[inline]
-pub(super) fn uint(out: &mut Vec<u8>, field: u32, value: u64) {
-    key(out, field, VARINT);
-    varint(out, value);
-}
-
-/// Appends a field of eight bytes.
-#[inline]
-pub(super) fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
-    key(out, field, FIXED64);
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-/// Appends a field of four bytes.
-#[inline]
-pub(super) fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
-    key(out, field, FIXED32);
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-/// Appends key and length of a field whose bytes follow.
-#[inline]
-pub(super) fn head(out: &mut Vec<u8>, field: u32, len: usize) {
-    key(out, field, BYTES);
-    varint(out, len as u64);
-}
-
-/// Appends bytes or text.
-#[inline]
-pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
-    head(out, field, value.len());
-    out.extend_from_slice(value);
-}
-
-/// Appends a message of unknown length: one byte is kept for the length, and where it takes more the message
-/// moves up. Cheaper than measuring first, because the move is one short copy.
-#[inline]
-pub(super) fn nested(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
-    key(out, field, BYTES);
-    let mark = out.len();
-    out.push(0);
-    write(out);
-    let start = mark + 1;
-    let end = out.len();
-    let mut len = (end - start) as u64;
-    let extra = varint_len(len) - 1;
-    if extra > 0 {
-        out.resize(end + extra, 0);
-        out.copy_within(start..end, start + extra);
+    /// Bytes written; none if something found no room.
+    pub(super) fn written(&self) -> Option<usize> {
+        (!self.full).then_some(self.whole - self.free.len())
     }
-    for slot in out.iter_mut().skip(mark).take(extra + 1) {
-        *slot = len as u8 & 0x7f;
-        len >>= 7;
-        if len > 0 {
-            *slot |= 0x80;
+
+    /// All that is left of it; here nothing is left.
+    #[inline]
+    pub(super) fn take(&mut self) -> Self {
+        Self { free: std::mem::take(&mut self.free), ..*self }
+    }
+
+    /// Appends bytes as they are.
+    #[inline]
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        match std::mem::take(&mut self.free).split_at_mut_checked(bytes.len()) {
+            Some((to, rest)) => {
+                to.copy_from_slice(bytes);
+                self.free = rest;
+            }
+            None => self.full = true,
         }
+    }
+
+    /// Appends a varint.
+    #[inline]
+    pub(super) fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.put(&[value as u8 | 0x80]);
+            value >>= 7;
+        }
+        self.put(&[value as u8]);
+    }
+
+    #[inline]
+    fn key(&mut self, field: u32, wire: u32) {
+        self.varint(u64::from(field << 3 | wire));
+    }
+
+    /// Appends a varint field.
+    #[inline]
+    pub(super) fn uint(&mut self, field: u32, value: u64) {
+        self.key(field, VARINT);
+        self.varint(value);
+    }
+
+    /// Appends a field of eight bytes.
+    #[inline]
+    pub(super) fn fixed64(&mut self, field: u32, value: u64) {
+        self.key(field, FIXED64);
+        self.put(&value.to_le_bytes());
+    }
+
+    /// Appends a field of four bytes.
+    #[inline]
+    pub(super) fn fixed32(&mut self, field: u32, value: u32) {
+        self.key(field, FIXED32);
+        self.put(&value.to_le_bytes());
+    }
+
+    /// Appends key and length of a field whose bytes follow.
+    #[inline]
+    pub(super) fn head(&mut self, field: u32, len: usize) {
+        self.key(field, BYTES);
+        self.varint(len as u64);
+    }
+
+    /// Appends two heads, the second inside of the first; fields below 16. Nearly all lengths take one byte: then it is one
+    /// piece of four bytes.
+    #[inline]
+    pub(super) fn heads(&mut self, outer: (u32, usize), inner: (u32, usize)) {
+        if (outer.1 | inner.1) < 0x80 {
+            let key = |field: u32| (field << 3 | BYTES) as u8;
+            self.put(&[key(outer.0), outer.1 as u8, key(inner.0), inner.1 as u8]);
+        } else {
+            self.head(outer.0, outer.1);
+            self.head(inner.0, inner.1);
+        }
+    }
+
+    /// Appends bytes or text.
+    #[inline]
+    pub(super) fn bytes(&mut self, field: u32, value: &[u8]) {
+        self.head(field, value.len());
+        self.put(value);
+    }
+}
+
+/// Appends key and length of a field whose bytes follow to a buffer.
+pub(super) fn head(out: &mut Vec<u8>, field: u32, len: usize) {
+    // A key and a length are 15 bytes at most.
+    let mut small = [0; 16];
+    let mut room = Room::of(&mut small);
+    room.head(field, len);
+    let written = room.written().unwrap_or_default();
+    out.extend_from_slice(small.get(..written).unwrap_or_default());
+}
+
+/// Appends a message of unknown length to a buffer. It is written into `scratch` first, which grows until it is large enough and
+/// keeps its size for the next.
+pub(super) fn message(out: &mut Vec<u8>, field: u32, scratch: &mut Vec<u8>, write: impl Fn(&mut Room<'_>)) {
+    loop {
+        let mut room = Room::of(scratch);
+        write(&mut room);
+        if let Some(message) = room.written().and_then(|written| scratch.get(..written)) {
+            head(out, field, message.len());
+            out.extend_from_slice(message);
+            return;
+        }
+        scratch.resize((scratch.len() * 2).max(1024), 0);
     }
 }
 
@@ -169,23 +225,54 @@ mod tests {
     #[test]
     fn lengths_of_varints() {
         for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
-            let mut out = Vec::new();
-            varint(&mut out, value);
-            assert_eq!(out.len(), varint_len(value), "{value}");
+            let mut memory = [0; 10];
+            let mut room = Room::of(&mut memory);
+            room.varint(value);
+            assert_eq!(room.written(), Some(varint_len(value)), "{value}");
         }
     }
 
     #[test]
-    fn nested_messages_of_every_length_class_read_back() {
+    fn messages_of_every_length_class_read_back() {
+        let mut scratch = Vec::new();
         for len in [0usize, 1, 127, 128, 16_383, 16_384, 2_097_152] {
             let mut out = vec![0xaa];
-            nested(&mut out, 3, |out| out.extend(std::iter::repeat_n(7, len)));
+            message(&mut out, 3, &mut scratch, |room| room.put(&vec![7; len]));
             let mut fields = Fields::of(&out[1..]);
             assert_eq!(fields.next(), Ok(Some((3, Field::Bytes(&vec![7; len][..])))));
             assert_eq!(fields.next(), Ok(None));
             // The canonical form: no longer than needed.
             assert_eq!(out.len(), 1 + bytes_len(len));
         }
+    }
+
+    #[test]
+    fn two_heads_are_one_after_the_other() {
+        for (outer, inner) in [(7, 3), (127, 127), (128, 120), (200, 128)] {
+            let (mut one, mut two) = ([0; 8], [0; 8]);
+            let (mut together, mut apart) = (Room::of(&mut one), Room::of(&mut two));
+            together.heads((9, outer), (1, inner));
+            apart.head(9, outer);
+            apart.head(1, inner);
+            assert_eq!(together.written(), apart.written());
+            assert_eq!(one, two);
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told() {
+        for len in 0..12 {
+            let mut memory = [0; 12];
+            let mut room = Room::of(&mut memory[..len]);
+            room.bytes(1, b"12345678");
+            room.put(b"90");
+            assert_eq!(room.written(), None, "{len}");
+        }
+        let mut memory = [0; 12];
+        let mut room = Room::of(&mut memory);
+        room.bytes(1, b"12345678");
+        room.put(b"90");
+        assert_eq!(room.written(), Some(12));
     }
 
     #[test]

@@ -132,11 +132,6 @@ impl Governor {
         }
     }
 
-    /// The level now.
-    pub fn level(&self) -> Level {
-        self.steps.level()
-    }
-
     /// How long was spent at which level, and what was used at most.
     pub fn stage(&self) -> Stage {
         let rows = LEVELS.iter().zip(self.at_level).map(|(level, count)| (Flow::Out, level.words(), count));

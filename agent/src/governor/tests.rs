@@ -39,7 +39,7 @@ fn memory_lets_go_at_once() {
     let up = feed(&mut governor, 30, 0.0, 80 << 20);
     assert_eq!(up.len(), LEVELS.len() - 1);
     assert!(up[2].at_once && !up[1].at_once && up[4].no_new_processes);
-    assert_eq!(governor.level(), Level::Nothing);
+    assert_eq!(governor.steps.level(), Level::Nothing);
     assert_eq!(feed(&mut governor, 100, 0.0, 40 << 20).last(), Some(&Effort::default()));
 }
 

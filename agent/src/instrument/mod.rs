@@ -6,6 +6,7 @@
 
 mod files;
 mod look;
+pub mod tls;
 mod trial;
 mod worker;
 

@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, Endianness, Pod};
 use spanwise_common::config::feature;
 use spanwise_common::conn::{State, Verdict};
+use spanwise_common::golang::{self, Layout};
 use spanwise_common::names::program;
 use spanwise_common::{counters, names};
 use thiserror::Error;
@@ -59,6 +60,9 @@ pub enum LoadError {
     Other(String),
 }
 
+/// Flag of a map update: only what is there already (`BPF_EXIST`).
+const EXISTING: u64 = 2;
+
 /// Wrapper that lets the contract's structs cross the map interface.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -74,6 +78,10 @@ unsafe impl Pod for Plain<Verdict> {}
 #[expect(unsafe_code, reason = "kernel boundary")]
 unsafe impl Pod for Plain<[u64; counters::COUNT as usize]> {}
 
+// SAFETY: six integers of the same size.
+#[expect(unsafe_code, reason = "kernel boundary")]
+unsafe impl Pod for Plain<Layout> {}
+
 /// The loaded programs and their maps.
 pub struct Kernel {
     /// Owns programs and links.
@@ -82,6 +90,9 @@ pub struct Kernel {
     conns: HashMap<MapData, u64, Plain<State>>,
     verdicts: HashMap<MapData, u64, Plain<Verdict>>,
     counters: PerCpuArray<MapData, Plain<[u64; counters::COUNT as usize]>>,
+    go_layouts: Array<MapData, Plain<Layout>>,
+    /// Those that are in the map, by their index.
+    layouts: Vec<Layout>,
     ring: Option<Ring>,
     /// The plane in use.
     pub plane: Plane,
@@ -232,6 +243,7 @@ impl Kernel {
         let procs = HashMap::try_from(take(&mut ebpf, names::PROCS)?).map_err(other)?;
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
         let verdicts = HashMap::try_from(take(&mut ebpf, names::VERDICTS)?).map_err(other)?;
+        let go_layouts = Array::try_from(take(&mut ebpf, names::GO_LAYOUTS)?).map_err(other)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?).map_err(other)?;
         // The kernel's type information is megabytes once read.
         usage::give_back();
@@ -241,6 +253,8 @@ impl Kernel {
             conns,
             verdicts,
             counters,
+            go_layouts,
+            layouts: Vec::new(),
             ring: Some(Ring::new(ring)),
             plane,
             losses,
@@ -374,12 +388,30 @@ impl Kernel {
     }
 
     /// Sets these bits of a process that is traced, of those in `of`.
-    pub fn mark(&mut self, tgid: u32, set: u32, of: u32) {
-        // Only if it is still there: it may have ended.
-        const EXISTING: u64 = 2;
+    pub fn mark_some(&mut self, tgid: u32, set: u32, of: u32) {
         if let Ok(bits) = self.procs.get(&tgid, 0) {
             drop(self.procs.insert(tgid, bits & !of | set, EXISTING));
         }
+    }
+
+    /// Sets the bits of a process, unless it ended meanwhile.
+    pub fn mark(&mut self, tgid: u32, bits: u32) {
+        // Not being there any more is no failure.
+        drop(self.procs.insert(tgid, bits, EXISTING));
+    }
+
+    /// Bits that let the kernel side read the goroutines of a process with this layout; none when there are too many layouts.
+    pub fn go_bits(&mut self, layout: Layout) -> u32 {
+        let known = self.layouts.iter().position(|known| *known == layout);
+        let index = known.or_else(|| {
+            let next = self.layouts.len();
+            let room = next < golang::MAX_LAYOUTS as usize;
+            (room && self.go_layouts.set(next as u32, Plain(layout), 0).is_ok()).then(|| {
+                self.layouts.push(layout);
+                next
+            })
+        });
+        index.map_or(0, |index| (index as u32 + 1) << golang::LAYOUT_SHIFT)
     }
 
     /// Forgets a process.

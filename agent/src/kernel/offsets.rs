@@ -99,6 +99,8 @@ pub fn cost_of_missing(global: &str) -> &'static str {
         "OFF_REGS_R14" => {
             "goroutines are not known, so calls of Go programs find their parents by thread only"
         }
+        "OFF_REGS_SP" => "plaintext of TLS libraries is not captured, and goroutines are not known",
+        "OFF_TASK_FSBASE" => "goroutines in C code are not known",
         _ => NOTHING,
     }
 }

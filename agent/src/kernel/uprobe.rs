@@ -16,15 +16,11 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::Ebpf;
-use spanwise_common::names;
 use thiserror::Error;
 
 use super::fault::{Faults, Kind};
 use calls::Kinds;
 pub use calls::Links;
-
-/// Programs that can be put on user code.
-pub const PROGRAMS: &[&str] = &[names::program::UP_TRIAL];
 
 /// A place of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +66,7 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Loads these of [`PROGRAMS`], with the maps that were made. What the kernel refuses is told when it is wanted.
+    /// Loads these programs, with the maps that were made. What the kernel refuses is told when it is wanted.
     pub(super) fn load(maps: Maps, wanted: &[&'static str], faults: &Faults) -> Self {
         let mut probes = Self { maps: maps.0, ..Self::default() };
         if wanted.is_empty() {

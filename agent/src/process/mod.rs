@@ -6,6 +6,7 @@
 
 mod container;
 mod elf;
+mod goroutines;
 mod inspect;
 mod language;
 mod listing;
@@ -17,6 +18,7 @@ mod service;
 mod services;
 mod sockets;
 
+pub use goroutines::Goroutines;
 pub use inspect::{InspectError, Process};
 pub use listing::{Row, listing};
 pub use procfs::Proc;

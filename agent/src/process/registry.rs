@@ -67,15 +67,16 @@ impl Registry {
         if let Some(service) = self.known.get(&tgid) {
             return Arc::clone(service);
         }
-        self.look(tgid)
+        self.look(tgid).0
     }
 
-    fn look(&mut self, tgid: u32) -> Arc<Service> {
+    fn look(&mut self, tgid: u32) -> (Arc<Service>, Option<Process>) {
         self.make_room(is_alive);
         let hint = self.hints.get(&tgid).copied().unwrap_or_default();
-        let service = match Process::inspect(tgid) {
-            Ok(process) => self.services.for_process(&process),
-            Err(_) => {
+        let process = Process::inspect(tgid).ok();
+        let service = match &process {
+            Some(process) => self.services.for_process(process),
+            None => {
                 self.unseen += 1;
                 let comm = hint.comm.map(|comm| text(&comm));
                 let parent =
@@ -85,7 +86,7 @@ impl Registry {
             }
         };
         self.known.insert(tgid, Arc::clone(&service));
-        service
+        (service, process)
     }
 
     /// A traced process made a child, which is still the same program.
@@ -95,11 +96,11 @@ impl Registry {
         self.hints.insert(child, Hint { parent: Some(parent), comm: None });
     }
 
-    /// A process became another program. Looked at now: it may be gone soon.
-    pub fn exec(&mut self, tgid: u32, comm: [u8; 16]) {
+    /// A process became another program. Looked at now: it may be gone soon. What was found, if it could be looked at.
+    pub fn exec(&mut self, tgid: u32, comm: [u8; 16]) -> Option<Process> {
         self.known.remove(&tgid);
         self.hints.entry(tgid).or_default().comm = Some(comm);
-        self.look(tgid);
+        self.look(tgid).1
     }
 
     /// A process ended.

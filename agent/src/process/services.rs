@@ -109,12 +109,12 @@ impl Services {
     pub fn for_gone(&mut self, tgid: u32, name: &str) -> Arc<Service> {
         let name = self.naming.forced.as_deref().unwrap_or(name);
         let mut attributes: Vec<Attribute> = vec![
-            (Cow::Borrowed("service.name"), Value::Str(Cow::Owned(name.to_owned()))),
+            (Cow::Borrowed("service.name"), Value::Str(name.to_owned().into())),
             (Cow::Borrowed("process.pid"), Value::Int(i64::from(tgid))),
-            (Cow::Borrowed("os.type"), Value::Str(Cow::Borrowed("linux"))),
+            (Cow::Borrowed("os.type"), Value::Str("linux".into())),
         ];
         if let Some(host) = &self.host.name {
-            attributes.push((Cow::Borrowed("host.name"), Value::Str(Cow::Owned(host.clone()))));
+            attributes.push((Cow::Borrowed("host.name"), Value::Str(host.clone().into())));
         }
         let service = Arc::new(Service { id: self.next, name: name.into(), attributes });
         self.next = self.next.wrapping_add(1);
@@ -127,12 +127,14 @@ impl Services {
     }
 
     /// Processes that are remembered.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.known.len()
     }
 
     /// Whether none is.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
@@ -188,7 +190,7 @@ impl Services {
         put("process.executable.name", process.exe_name());
         put("process.executable.path", &process.exe.to_string_lossy());
         let mut all: Vec<Attribute> =
-            texts.into_iter().map(|(key, value)| (key, Value::Str(Cow::Owned(value)))).collect();
+            texts.into_iter().map(|(key, value)| (key, Value::Str(value.into()))).collect();
         all.push((Cow::Borrowed("process.pid"), Value::Int(i64::from(process.tgid))));
         all
     }

@@ -4,62 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use spanwise_common::event::{Data, Direction, flags};
-use spanwise_protocol::http1;
-use spanwise_protocol::message::{Flow, Head, Request, Response};
-use spanwise_protocol::{Detect, Input, Item, Parser, What};
+use spanwise_protocol::message::Flow;
+use spanwise_protocol::{Detect, Input, Item};
 
 use super::account::Account;
-use super::exchange::{Edge, Exchange, ExchangeKey, Outcome, Signal, Task};
+use super::carries::{Carries, Prefix, Wire, detect};
+use super::exchange::{Outcome, Task};
 use super::rest::{Rest, mark};
+use super::scene::{Active, Change, Moment, Scene, finish};
 use super::table::{Output, Who};
-use crate::conn::{ConnInfo, Half, MessageName, Place, Side, inputs};
+use crate::conn::{ConnInfo, Half, Place, Side, inputs};
 
 /// Bytes kept of a burst that is too short to tell what it is.
 const PREFIX: usize = 64;
-
-/// An exchange under way.
-struct Active {
-    key: ExchangeKey,
-    number: u32,
-    task: Task,
-    message: Option<MessageName>,
-    began_ns: u64,
-    request: Option<Request>,
-    request_body: u64,
-    answered_ns: u64,
-    response: Option<Response>,
-    last_ns: u64,
-}
-
-/// First bytes of a burst that was too short to tell.
-struct Prefix {
-    direction: Direction,
-    bytes: Vec<u8>,
-    seq: u32,
-    at_ns: u64,
-    task: Task,
-    /// Transfers that it came in.
-    transfers: u64,
-}
-
-/// What a connection carries, as far as known.
-enum Carries {
-    /// Not known; bursts seen that were nothing we know.
-    Unknown { misses: u8, prefix: Option<Prefix> },
-    /// HTTP/1.
-    Http1 { parser: Box<http1::Connection>, request: Direction },
-    /// Something else.
-    Other,
-}
-
-/// Facts that the table acts on after a record.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Change {
-    /// The connection turned out not to be for us.
-    pub(super) ignore: bool,
-    /// A head was longer than the budget of its direction.
-    pub(super) long_head: Option<Direction>,
-}
 
 /// One connection.
 pub(super) struct Connection {
@@ -88,14 +45,6 @@ pub(super) struct Connection {
     halves: [Half; 2],
     carries: Carries,
     exchanges: VecDeque<Active>,
-}
-
-/// Who and when, for one input.
-struct Moment {
-    task: Task,
-    at_ns: u64,
-    /// Sequence number of the input's first byte.
-    seq: u32,
 }
 
 impl Connection {
@@ -131,9 +80,14 @@ impl Connection {
     /// Direction of requests, once known.
     pub(super) fn request_direction(&self) -> Option<Direction> {
         match &self.carries {
-            Carries::Http1 { request, .. } => Some(*request),
+            Carries::Known { request, .. } => Some(*request),
             _ => None,
         }
+    }
+
+    /// Whether its exchanges interleave: every transfer may hold heads.
+    pub(super) fn has_streams(&self) -> bool {
+        matches!(&self.carries, Carries::Known { wire, .. } if wire.has_streams())
     }
 
     /// Whether it carries something that is not read.
@@ -173,23 +127,10 @@ impl Connection {
         if std::mem::take(&mut self.restarted) {
             self.restart(&Moment { task, at_ns, seq: data.seq }, who, account, out);
         }
-        let Some(half) = self.halves.get_mut(usize::from(direction.0)) else { return Change::default() };
-        match half.place(data.seq, data.len) {
-            Place::Next => {}
-            Place::Seen => {
-                account.repeated += 1;
-                return Change::default();
-            }
-            Place::After(missing) => {
-                account.holes += 1;
-                let moment = Moment { task, at_ns, seq: data.seq.wrapping_sub(missing) };
-                let hole = Input::Hole { len: u64::from(missing), tail: &[] };
-                match &mut self.carries {
-                    // What was kept of the burst does not go on here.
-                    Carries::Unknown { prefix, .. } => drop(prefix.take_if(|p| p.direction == direction)),
-                    _ => drop(self.feed(direction, hole, &moment, who, account, out)),
-                }
-            }
+        let moment = Moment { task, at_ns, seq: data.seq };
+        if self.place(direction, data.len, &moment, who, account, out) == Place::Seen {
+            account.repeated += 1;
+            return Change::default();
         }
         if matches!(self.carries, Carries::Unknown { .. })
             && !self.detect(direction, data, payload, who, account, out)
@@ -210,6 +151,33 @@ impl Connection {
             change.long_head = change.long_head.or(got.long_head);
         }
         change
+    }
+
+    /// Puts what begins at the moment's sequence number in its place. What is missing before it is told to the parser.
+    fn place(
+        &mut self,
+        direction: Direction,
+        len: u32,
+        moment: &Moment,
+        who: &mut dyn Who,
+        account: &mut Account,
+        out: &mut Output,
+    ) -> Place {
+        let Some(half) = self.halves.get_mut(usize::from(direction.0)) else { return Place::Seen };
+        let place = half.place(moment.seq, len);
+        if let Place::After(missing) = place {
+            account.holes += 1;
+            match &mut self.carries {
+                // What was kept of the burst does not go on here.
+                Carries::Unknown { prefix, .. } => drop(prefix.take_if(|p| p.direction == direction)),
+                _ => {
+                    let moment = Moment { seq: moment.seq.wrapping_sub(missing), ..*moment };
+                    let hole = Input::Hole { len: u64::from(missing), tail: &[] };
+                    self.feed(direction, hole, &moment, who, account, out);
+                }
+            }
+        }
+        place
     }
 
     /// Ends what was going on: nobody knows what was missed.
@@ -251,10 +219,10 @@ impl Connection {
             }
             None => payload,
         };
-        let request = match http1::Connection::detect(seen) {
-            Detect::Request => direction,
-            Detect::Response => Direction(direction.0 ^ 1),
-            Detect::More if seen.len() < PREFIX && data.captured == data.len => {
+        let (request, wire) = match detect(seen) {
+            (Detect::Request, Some(wire)) => (direction, wire),
+            (Detect::Response, Some(wire)) => (Direction(direction.0 ^ 1), wire),
+            (Detect::More, _) if seen.len() < PREFIX && data.captured == data.len => {
                 let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task.id };
                 *prefix = Some(match continued {
                     Some(p) => Prefix { bytes: seen.to_vec(), transfers: p.transfers + 1, ..p },
@@ -270,7 +238,7 @@ impl Connection {
                 account.undetected += 1;
                 return false;
             }
-            Detect::More | Detect::No => {
+            _ => {
                 *misses += 1;
                 if *misses >= self.patience {
                     self.carries = Carries::Other;
@@ -282,17 +250,20 @@ impl Connection {
                 return false;
             }
         };
-        self.carries = Carries::Http1 { parser: Box::default(), request };
-        if request == direction {
+        // What came the other way, too short to tell by itself, is of the same protocol.
+        let earlier = prefix.take();
+        let numbered = wire.has_streams();
+        self.carries = Carries::Known { wire, request };
+        if request == direction && !numbered {
             self.note_beginning(direction, continued.as_ref().map_or(data.seq, |p| p.seq));
         }
-        if let Some(p) = continued {
+        for p in [earlier, continued].into_iter().flatten() {
             // Its transfers were counted as not detected; they are parsed after all.
             account.undetected = account.undetected.saturating_sub(p.transfers);
             account.parsed += p.transfers;
             let moment = Moment { task: p.task, at_ns: p.at_ns, seq: p.seq };
             let input = Input::Bytes { bytes: &p.bytes, burst_start: true };
-            self.feed(direction, input, &moment, who, account, out);
+            self.feed(p.direction, input, &moment, who, account, out);
         }
         true
     }
@@ -317,12 +288,44 @@ impl Connection {
         account: &mut Account,
         out: &mut Output,
     ) -> Change {
-        let Carries::Http1 { parser, request } = &mut self.carries else { return Change::default() };
-        let request = *request;
+        let Some(request) = self.request_direction() else { return Change::default() };
         let flow = if direction == request { Flow::Request } else { Flow::Response };
+        let change = self.drive(flow, moment, who, account, out, |wire, sink| wire.feed(flow, input, sink));
+        let Some(rest) = self.upgrade(input) else { return change };
+        let seq = moment.seq.wrapping_add(rest.1 as u32);
+        self.drive(flow, &Moment { seq, ..*moment }, who, account, out, |wire, sink| {
+            wire.feed(flow, rest.0, sink);
+        })
+    }
+
+    /// Goes on with HTTP/2 where a request of HTTP/1 asked for that and got it. Gives what of the input belongs to that, and
+    /// where that begins.
+    fn upgrade<'a>(&mut self, input: Input<'a>) -> Option<(Input<'a>, usize)> {
+        let Carries::Known { wire, .. } = &mut self.carries else { return None };
+        let upgraded = wire.upgrade()?;
+        for active in &mut self.exchanges {
+            active.renumber(upgraded.exchange);
+        }
+        let Input::Bytes { bytes, .. } = input else { return None };
+        let rest = bytes.get(upgraded.offset..).filter(|rest| !rest.is_empty())?;
+        Some((Input::Bytes { bytes: rest, burst_start: false }, upgraded.offset))
+    }
+
+    /// Lets the parser work, and acts on what it finds. `flow` is the direction of what is new, if anything is.
+    fn drive(
+        &mut self,
+        flow: Flow,
+        moment: &Moment,
+        who: &mut dyn Who,
+        account: &mut Account,
+        out: &mut Output,
+        work: impl FnOnce(&mut Wire, &mut dyn FnMut(Item)),
+    ) -> Change {
+        let side = self.side();
+        let Carries::Known { wire, .. } = &mut self.carries else { return Change::default() };
         let mut scene = Scene {
             info: &self.info,
-            side: if request == Direction::SEND { Side::Client } else { Side::Server },
+            side,
             exchanges: &mut self.exchanges,
             completed: &mut self.completed,
             moment,
@@ -331,31 +334,31 @@ impl Connection {
             out,
             change: Change::default(),
             fed: flow,
+            streams: wire.has_streams(),
+            fresh: Vec::new(),
         };
-        parser.feed(flow, input, &mut |item| scene.item(item));
+        work(wire, &mut |item| scene.item(item));
         scene.more_answer();
         let mut change = scene.change;
-        if parser.is_switched() {
+        if wire.is_switched() && !wire.is_upgraded() {
             self.carries = Carries::Other;
             change.ignore = true;
         }
         change
     }
 
+    /// Which end of its exchanges the process is.
+    fn side(&self) -> Side {
+        if self.request_direction() == Some(Direction::SEND) { Side::Client } else { Side::Server }
+    }
+
     /// Nothing moved for a while.
     pub(super) fn idle(&mut self, now_ns: u64, who: &mut dyn Who, account: &mut Account, out: &mut Output) {
-        let last = self.last_ns;
         self.idle_told = true;
-        self.each(
-            Task { tgid: self.tgid, tid: 0, task: 0 },
-            last.min(now_ns),
-            who,
-            account,
-            out,
-            |parser, sink| {
-                parser.idle(sink);
-            },
-        );
+        let task = Task { tgid: self.tgid, tid: 0, task: 0 };
+        let moment = Moment { task, at_ns: self.last_ns.min(now_ns), seq: 0 };
+        // Nothing is new of the answers: as if it were of the requests.
+        self.drive(Flow::Request, &moment, who, account, out, |wire, sink| wire.idle(sink));
     }
 
     /// One or both directions will carry no more. `both` when the connection is gone; `received` is where reading ended.
@@ -370,31 +373,14 @@ impl Connection {
     ) {
         let task = Task { tgid: self.tgid, tid: 0, task: 0 };
         let moment = Moment { task, at_ns, seq: 0 };
-        self.last_unseen(received, &moment, who, account, out);
+        // What was read last without being seen (by splice, or lost on the way here) is known by its length.
+        if let Some(seq) = received {
+            self.place(Direction::RECV, 0, &Moment { seq, ..moment }, who, account, out);
+        }
         self.feed(Direction::SEND, Input::End, &moment, who, account, out);
         if both {
             self.feed(Direction::RECV, Input::End, &moment, who, account, out);
             self.abandon(Outcome::Aborted, at_ns, who, account, out);
-        }
-    }
-
-    /// What was read last without being seen (by splice, or lost on the way here) is known by its length.
-    fn last_unseen(
-        &mut self,
-        received: Option<u32>,
-        moment: &Moment,
-        who: &mut dyn Who,
-        account: &mut Account,
-        out: &mut Output,
-    ) {
-        let half = self.halves.get_mut(usize::from(Direction::RECV.0));
-        if let (Some(seq), Some(half)) = (received, half)
-            && let Place::After(missing) = half.place(seq, 0)
-        {
-            account.holes += 1;
-            let moment = Moment { seq: seq.wrapping_sub(missing), ..*moment };
-            let hole = Input::Hole { len: u64::from(missing), tail: &[] };
-            self.feed(Direction::RECV, hole, &moment, who, account, out);
         }
     }
 
@@ -407,233 +393,10 @@ impl Connection {
         account: &mut Account,
         out: &mut Output,
     ) {
-        let side =
-            if self.request_direction() == Some(Direction::SEND) { Side::Client } else { Side::Server };
+        let side = self.side();
         while let Some(active) = self.exchanges.pop_front() {
             let ended = if outcome == Outcome::Aborted { at_ns } else { active.last_ns };
             finish(active, &self.info, side, outcome, ended, 0, who, account, out);
         }
     }
-
-    /// Calls the parser for something other than input.
-    fn each(
-        &mut self,
-        task: Task,
-        at_ns: u64,
-        who: &mut dyn Who,
-        account: &mut Account,
-        out: &mut Output,
-        call: impl FnOnce(&mut http1::Connection, &mut dyn FnMut(Item)),
-    ) {
-        let Carries::Http1 { parser, request } = &mut self.carries else { return };
-        let moment = Moment { task, at_ns, seq: 0 };
-        let mut scene = Scene {
-            info: &self.info,
-            side: if *request == Direction::SEND { Side::Client } else { Side::Server },
-            exchanges: &mut self.exchanges,
-            completed: &mut self.completed,
-            moment: &moment,
-            who,
-            account,
-            out,
-            change: Change::default(),
-            fed: Flow::Request,
-        };
-        call(parser, &mut |item| scene.item(item));
-    }
-}
-
-/// Everything an item of the parser can touch.
-struct Scene<'a> {
-    info: &'a Arc<ConnInfo>,
-    side: Side,
-    exchanges: &'a mut VecDeque<Active>,
-    completed: &'a mut u32,
-    moment: &'a Moment,
-    who: &'a mut dyn Who,
-    account: &'a mut Account,
-    out: &'a mut Output,
-    change: Change,
-    fed: Flow,
-}
-
-impl Scene<'_> {
-    fn signal(&mut self, key: ExchangeKey, edge: Edge) {
-        let Moment { task, at_ns, .. } = *self.moment;
-        self.out.signals.push(Signal { key, side: self.side, task, at_ns, edge });
-    }
-
-    fn find(&mut self, number: u32) -> Option<&mut Active> {
-        // Nearly always the first.
-        self.exchanges.iter_mut().find(|active| active.number == number)
-    }
-
-    fn item(&mut self, item: Item) {
-        match (item.flow, item.what) {
-            (Flow::Request, What::Begin) => self.begin(item.exchange, item.offset),
-            (Flow::Request, What::Head(Head::Request(request))) => self.request(item.exchange, request),
-            (Flow::Request, What::End { body }) => {
-                let at_ns = self.moment.at_ns;
-                if let Some(active) = self.find(item.exchange) {
-                    active.request_body = body;
-                    active.last_ns = at_ns;
-                }
-            }
-            (Flow::Request, What::Aborted { body }) => {
-                if let Some(active) = self.find(item.exchange) {
-                    active.request_body = body;
-                }
-                self.headless(item.exchange);
-            }
-            (Flow::Request, What::Lost(_)) => self.headless(item.exchange),
-            (Flow::Response, What::Begin) => {
-                let at_ns = self.moment.at_ns;
-                if let Some(active) = self.find(item.exchange) {
-                    active.answered_ns = at_ns;
-                    active.last_ns = at_ns;
-                }
-            }
-            (Flow::Response, What::Head(Head::Response(response))) => {
-                if response.truncated {
-                    self.change.long_head = Some(self.direction_of(Flow::Response));
-                }
-                if let Some(active) = self.find(item.exchange) {
-                    active.response = Some(response);
-                }
-            }
-            (Flow::Response, What::End { body }) => self.end(item.exchange, Outcome::Complete, body),
-            (Flow::Response, What::Aborted { body }) => self.end(item.exchange, Outcome::Aborted, body),
-            (Flow::Response, What::Lost(_)) => self.end(item.exchange, Outcome::Gap, 0),
-            (_, What::Switched) => self.end(item.exchange, Outcome::Upgraded, 0),
-            (_, What::HalfSeen) => self.account.half_seen += 1,
-            (_, What::Garbage) => self.account.garbage += 1,
-            (_, What::Head(_) | What::Rpc(_)) => {}
-        }
-    }
-
-    fn direction_of(&self, flow: Flow) -> Direction {
-        match (self.side, flow) {
-            (Side::Client, Flow::Request) | (Side::Server, Flow::Response) => Direction::SEND,
-            _ => Direction::RECV,
-        }
-    }
-
-    fn begin(&mut self, number: u32, offset: usize) {
-        self.account.began += 1;
-        let key = self.out.next_key();
-        let seq = self.moment.seq.wrapping_add(offset as u32);
-        let message = self.info.message(self.side, seq);
-        let Moment { task, at_ns, .. } = *self.moment;
-        self.exchanges.push_back(Active {
-            key,
-            number,
-            task,
-            message,
-            began_ns: at_ns,
-            request: None,
-            request_body: 0,
-            answered_ns: 0,
-            response: None,
-            last_ns: at_ns,
-        });
-        self.signal(key, Edge::Began { conn: Arc::clone(self.info), message });
-    }
-
-    fn request(&mut self, number: u32, request: Request) {
-        if request.truncated {
-            self.change.long_head = Some(self.direction_of(Flow::Request));
-        }
-        let context = request.context.clone();
-        let Some(active) = self.find(number) else { return };
-        active.request = Some(request);
-        let key = active.key;
-        if let Some(context) = context {
-            self.signal(key, Edge::Context(context));
-        }
-    }
-
-    /// A request that ended without a head that was understood is over with that.
-    fn headless(&mut self, number: u32) {
-        if self.find(number).is_some_and(|active| active.request.is_none()) {
-            self.end(number, Outcome::Gap, 0);
-        }
-    }
-
-    fn end(&mut self, number: u32, outcome: Outcome, body: u64) {
-        let Some(at) = self.exchanges.iter().position(|active| active.number == number) else { return };
-        let Some(active) = self.exchanges.remove(at) else { return };
-        if outcome == Outcome::Gap {
-            // Several messages in one burst (pipelining) may need more of it than the usual budget.
-            self.change.long_head = Some(self.direction_of(Flow::Response));
-        }
-        // An end that was concluded later stands at the last byte that was seen.
-        let ended = if self.fed == Flow::Response || outcome == Outcome::Aborted {
-            self.moment.at_ns
-        } else {
-            active.last_ns
-        };
-        if active.answered_ns != 0 || outcome == Outcome::Upgraded {
-            self.signal(
-                active.key,
-                Edge::Answer { first: active.answered_ns == self.moment.at_ns, last: true },
-            );
-        }
-        *self.completed = self.completed.saturating_add(1);
-        finish(active, self.info, self.side, outcome, ended, body, self.who, self.account, self.out);
-    }
-
-    /// More bytes of a response that goes on.
-    fn more_answer(&mut self) {
-        if self.fed != Flow::Response {
-            return;
-        }
-        let at_ns = self.moment.at_ns;
-        let Some(active) = self.exchanges.iter_mut().find(|active| active.answered_ns != 0) else { return };
-        active.last_ns = at_ns;
-        let (key, first) = (active.key, active.answered_ns == at_ns);
-        self.signal(key, Edge::Answer { first, last: false });
-    }
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site for each way to end; a struct would only rename them"
-)]
-fn finish(
-    active: Active,
-    info: &Arc<ConnInfo>,
-    side: Side,
-    outcome: Outcome,
-    ended_ns: u64,
-    response_body: u64,
-    who: &mut dyn Who,
-    account: &mut Account,
-    out: &mut Output,
-) {
-    // What never became a request is followed to its end all the same: the stages behind it know of it.
-    let outcome = if active.request.is_none() { Outcome::Headless } else { outcome };
-    match outcome {
-        Outcome::Headless => account.headless += 1,
-        Outcome::Complete => account.complete += 1,
-        Outcome::Aborted => account.aborted += 1,
-        Outcome::Upgraded => account.upgraded += 1,
-        Outcome::Unfinished => account.unfinished += 1,
-        Outcome::Gap => account.gaps += 1,
-    }
-    out.exchanges.push(Exchange {
-        key: active.key,
-        side,
-        task: active.task,
-        service: who.service(active.task.tgid),
-        conn: Arc::clone(info),
-        message: active.message,
-        request: active.request.unwrap_or_default(),
-        response: active.response,
-        request_body: active.request_body,
-        response_body,
-        began_ns: active.began_ns,
-        answered_ns: active.answered_ns,
-        ended_ns: ended_ns.max(active.began_ns),
-        outcome,
-    });
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spanwise_protocol::context::TraceContext;
-use spanwise_protocol::message::{Request, Response};
+use spanwise_protocol::message::{Request, Response, RpcPart};
 
 use crate::conn::{ConnInfo, MessageName, Side};
 use crate::process::Service;
@@ -76,6 +76,15 @@ pub enum Outcome {
     Headless,
 }
 
+/// What the bodies and trailers of a remote procedure call said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RpcSeen {
+    /// From the client.
+    pub request: RpcPart,
+    /// From the server, with the status.
+    pub response: RpcPart,
+}
+
 /// A request and its response as one process saw them. Exactly one follows each `Began` signal.
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -95,6 +104,10 @@ pub struct Exchange {
     pub request: Request,
     /// Head of the response, if one came.
     pub response: Option<Response>,
+    /// Of a remote procedure call.
+    pub rpc: Option<Box<RpcSeen>>,
+    /// The stream was reset with this error code (HTTP/2).
+    pub reset: Option<u32>,
     /// Bytes of the request's body seen moved.
     pub request_body: u64,
     /// Bytes of the response's body seen moved.

@@ -4,14 +4,16 @@
 //! verdicts for the kernel side.
 
 mod account;
+mod carries;
 mod connection;
 mod effort;
 mod exchange;
 mod rest;
+mod scene;
 mod table;
 
 pub use crate::conn::Side;
 pub use account::Account;
 pub use effort::{CLASSES, Effort, TURN_NS};
-pub use exchange::{Edge, Exchange, ExchangeKey, Outcome, Signal, Task};
+pub use exchange::{Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
 pub use table::{Output, Sessions, Who};

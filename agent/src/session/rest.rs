@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use spanwise_common::conn::{Verdict, verdict};
 use spanwise_common::event::{Data, Direction};
-use spanwise_common::limits::{BUDGET_LONG_HEAD, BUDGET_UNKNOWN};
+use spanwise_common::limits::{BUDGET_FRAMES, BUDGET_LONG_HEAD, BUDGET_UNKNOWN};
 
 use super::connection::Connection;
 use super::effort::{Effort, TURN_NS};
@@ -52,6 +52,13 @@ pub(super) fn wanted(connection: &Connection, effort: Effort) -> Verdict {
             budget_recv: BUDGET_UNKNOWN,
         };
     };
+    if connection.has_streams() {
+        return Verdict {
+            verdict: u32::from(verdict::HTTP2),
+            budget_send: BUDGET_FRAMES,
+            budget_recv: BUDGET_FRAMES,
+        };
+    }
     let (mut of_request, mut of_response) = effort.budgets();
     if let Some(direction) = connection.long {
         *(if direction == request { &mut of_request } else { &mut of_response }) = BUDGET_LONG_HEAD;

@@ -8,10 +8,11 @@ use spanwise_common::conn::{Info, Verdict, transport};
 use spanwise_common::event::{Close, Data, Open, flags};
 
 use super::account::Account;
-use super::connection::{Change, Connection};
+use super::connection::Connection;
 use super::effort::Effort;
 use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
 use super::rest::{Rest, nothing, wanted};
+use super::scene::Change;
 use crate::conn::{ConnInfo, Endpoint};
 use crate::process::Service;
 use crate::telemetry::Stage;
@@ -261,12 +262,22 @@ impl Sessions {
 fn decide(cookie: u64, connection: &mut Connection, change: Change, effort: Effort, out: &mut Output) {
     const SENT_HTTP: u8 = 1;
     const SENT_LONG: u8 = 2;
-    const SENT_IGNORE: u8 = 3;
+    const SENT_FRAMES: u8 = 3;
+    const SENT_IGNORE: u8 = 4;
     if change.ignore {
         if connection.verdict_sent != SENT_IGNORE {
             connection.verdict_sent = SENT_IGNORE;
             connection.was_told = true;
             out.verdicts.push((cookie, nothing()));
+        }
+        return;
+    }
+    if connection.has_streams() {
+        // At once: what a budget cuts off is needed to understand what follows.
+        if connection.verdict_sent != SENT_FRAMES {
+            connection.verdict_sent = SENT_FRAMES;
+            connection.was_told = true;
+            out.verdicts.push((cookie, wanted(connection, effort)));
         }
         return;
     }

@@ -1,34 +1,63 @@
-//! An exchange and the decision on its parent in, a span by the stable HTTP conventions out.
+//! An exchange and the decision on its parent in, a span by the stable HTTP conventions out, or by those of remote procedure calls.
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
 
-use spanwise_protocol::message::Request;
+use spanwise_protocol::message::{Request, Rpc, RpcSystem};
 
 use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
 use super::{redact, semconv as key};
-use crate::attribute::{Attribute, Value};
-use crate::conn::Endpoint;
+use crate::attribute::{Attribute, Text, Value};
+use crate::conn::{Authority, ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
+
+mod rpc;
 
 /// Attributes that a span has at most, nearly.
 const USUAL: usize = 20;
 
+/// Which names are written beside those of the present conventions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conventions {
+    /// Remote procedure calls also as up to 1.37.
+    pub old_rpc_names: bool,
+}
+
 /// Makes the span of an exchange. Both are used up: their texts move into the span.
-pub fn build(exchange: Exchange, decision: Decision, clock: &Clock) -> Span {
+pub fn build(exchange: Exchange, decision: Decision, clock: &Clock, conventions: Conventions) -> Span {
+    build_in(Vec::with_capacity(USUAL), exchange, decision, clock, conventions)
+}
+
+/// The same with the attributes in this list, which is emptied first: that of the span before can be used again.
+pub fn build_in(
+    mut list: Vec<Attribute>,
+    exchange: Exchange,
+    decision: Decision,
+    clock: &Clock,
+    conventions: Conventions,
+) -> Span {
+    list.clear();
     let server = exchange.side == Side::Server;
     let (start_unix_ns, end_unix_ns) = clock.interval(exchange.began_ns, exchange.ended_ns);
-    let mut attributes = Attributes(Vec::with_capacity(USUAL));
-    let error = error(&exchange);
-    let name = attributes.method(&exchange.request.method);
-    attributes.message(&exchange);
-    attributes.network(&exchange);
-    attributes.target(
-        server,
-        exchange.request,
-        if server { &exchange.conn.local } else { &exchange.conn.remote },
-    );
+    let mut attributes = Attributes(list);
+    // An answer may tell that it was a call where the request's fields could not be decoded.
+    let answered = exchange.rpc.as_ref().map(|_| Rpc { system: RpcSystem::Grpc, timeout_ns: None });
+    let (name, error) = if let Some(call) = exchange.request.rpc.or(answered) {
+        let (name, error) = rpc::describe(&mut attributes, &exchange, call, conventions.old_rpc_names);
+        attributes.network(&exchange);
+        let Request { authority, scheme, .. } = exchange.request;
+        attributes.host(Host::find(authority, scheme.as_deref().unwrap_or("http"), server, &exchange.conn));
+        (name, error)
+    } else {
+        let error = error(&exchange);
+        let name = attributes.method(&exchange.request.method);
+        attributes.message(&exchange);
+        attributes.network(&exchange);
+        attributes.target(server, exchange.request, &exchange.conn);
+        (Cow::Borrowed(name), error)
+    };
     let status = if error.is_some() { Status::Error } else { Status::Unset };
     if let Some(error) = error {
         attributes.text(key::ERROR_TYPE, error);
@@ -42,7 +71,7 @@ pub fn build(exchange: Exchange, decision: Decision, clock: &Clock) -> Span {
         parent_is_remote: decision.parent_is_remote,
         trace_flags: decision.trace_flags,
         trace_state: decision.trace_state,
-        name: Cow::Borrowed(name),
+        name,
         kind: if server { Kind::Server } else { Kind::Client },
         start_unix_ns,
         end_unix_ns,
@@ -59,6 +88,7 @@ pub const fn source(source: ParentSource) -> &'static str {
         ParentSource::Root => "root",
         ParentSource::Wire => "wire",
         ParentSource::Peer => "peer",
+        ParentSource::Goroutine => "goroutine",
         ParentSource::Only => "only",
         ParentSource::Thread => "thread",
         ParentSource::LastIn => "last_in",
@@ -70,7 +100,7 @@ pub const fn source(source: ParentSource) -> &'static str {
 }
 
 /// Value of `error.type`, if the exchange failed as its side sees it: a server is not to blame for 4xx.
-fn error(exchange: &Exchange) -> Option<Cow<'static, str>> {
+fn error(exchange: &Exchange) -> Option<Text> {
     let status = exchange.response.as_ref().map_or(0, |response| response.status);
     let first = if exchange.side == Side::Server { 500 } else { 400 };
     if (first..600).contains(&status) {
@@ -84,7 +114,15 @@ fn error(exchange: &Exchange) -> Option<Cow<'static, str>> {
             _ => status.to_string().into(),
         });
     }
-    (exchange.outcome == Outcome::Aborted).then_some(key::CONNECTION_CLOSED.into())
+    unanswered(exchange)
+}
+
+/// Value of `error.type` of an exchange that was broken off.
+fn unanswered(exchange: &Exchange) -> Option<Text> {
+    if exchange.outcome != Outcome::Aborted {
+        return None;
+    }
+    Some(exchange.reset.map_or(Text::Constant(key::CONNECTION_CLOSED), key::reset))
 }
 
 struct Attributes(Vec<Attribute>);
@@ -94,7 +132,7 @@ impl Attributes {
         self.0.push((Cow::Borrowed(key), value));
     }
 
-    fn text(&mut self, key: &'static str, text: impl Into<Cow<'static, str>>) {
+    fn text(&mut self, key: &'static str, text: impl Into<Text>) {
         self.push(key, Value::Str(text.into()));
     }
 
@@ -106,7 +144,10 @@ impl Attributes {
     fn method(&mut self, method: &str) -> &'static str {
         let Some(known) = key::known_method(method) else {
             self.text(key::HTTP_REQUEST_METHOD, key::METHOD_OTHER);
-            self.text(key::HTTP_REQUEST_METHOD_ORIGINAL, method.to_owned());
+            // Empty: it was not decoded.
+            if !method.is_empty() {
+                self.text(key::HTTP_REQUEST_METHOD_ORIGINAL, method.to_owned());
+            }
             return "HTTP";
         };
         self.text(key::HTTP_REQUEST_METHOD, known);
@@ -122,11 +163,20 @@ impl Attributes {
             self.int(key::HTTP_REQUEST_BODY_SIZE, exchange.request_body);
         }
         if let Some(response) = response {
-            self.int(key::HTTP_RESPONSE_STATUS_CODE, response.status);
+            // Zero: it was not decoded.
+            if response.status != 0 {
+                self.int(key::HTTP_RESPONSE_STATUS_CODE, response.status);
+            }
             if !response.truncated && *outcome == Outcome::Complete {
                 self.int(key::HTTP_RESPONSE_BODY_SIZE, exchange.response_body);
             }
         }
+        self.seen(exchange);
+    }
+
+    /// How much of the exchange was seen.
+    fn seen(&mut self, exchange: &Exchange) {
+        let Exchange { request, response, outcome, .. } = exchange;
         let incomplete = match outcome {
             Outcome::Gap | Outcome::Headless => Some("gap"),
             Outcome::Unfinished => Some("unfinished"),
@@ -143,41 +193,47 @@ impl Attributes {
 
     /// The other end of the connection.
     fn network(&mut self, exchange: &Exchange) {
-        match exchange.conn.remote {
-            Endpoint::Inet(peer) => {
-                let address = peer.ip().to_string();
-                if exchange.side == Side::Server {
-                    self.text(key::CLIENT_ADDRESS, address.clone());
-                }
-                self.text(key::NETWORK_PEER_ADDRESS, address);
-                self.int(key::NETWORK_PEER_PORT, peer.port());
+        let Endpoint::Inet(peer) = exchange.conn.remote else {
+            self.text(key::NETWORK_TRANSPORT, "unix");
+            return;
+        };
+        if let Some(address) = exchange.conn.remote_address() {
+            if exchange.side == Side::Server {
+                self.text(key::CLIENT_ADDRESS, Arc::clone(&address));
             }
-            Endpoint::Unix => self.text(key::NETWORK_TRANSPORT, "unix"),
+            self.text(key::NETWORK_PEER_ADDRESS, address);
         }
+        self.int(key::NETWORK_PEER_PORT, peer.port());
     }
 
     /// What was asked of whom.
-    fn target(&mut self, is_server: bool, request: Request, endpoint: &Endpoint) {
+    fn target(&mut self, is_server: bool, request: Request, conn: &ConnInfo) {
         let Request { method, path, query, authority, scheme, user_agent, .. } = request;
-        let scheme = scheme.map_or(Cow::Borrowed("http"), |scheme| Cow::Owned(scheme.into()));
-        let host = Host::find(authority.as_deref(), &scheme, endpoint);
+        let scheme = scheme.map_or(Text::Constant("http"), Text::from);
+        let host = Host::find(authority, &scheme, is_server, conn);
         let tunnel = &*method == "CONNECT";
         if is_server {
-            if !tunnel {
-                self.text(key::URL_PATH, String::from(path));
+            // Empty: it was not decoded.
+            if !tunnel && !path.is_empty() {
+                self.text(key::URL_PATH, path);
                 if let Some(query) = query.filter(|query| !query.is_empty()) {
                     self.text(key::URL_QUERY, redact::query(&query));
                 }
             }
             self.text(key::URL_SCHEME, scheme);
             if let Some(agent) = user_agent {
-                self.text(key::USER_AGENT_ORIGINAL, String::from(agent));
+                self.text(key::USER_AGENT_ORIGINAL, agent);
             }
         } else if !tunnel {
             self.text(key::URL_FULL, full(&scheme, &host, &path, query.as_deref()));
         }
+        self.host(host);
+    }
+
+    /// The server.
+    fn host(&mut self, host: Host) {
         if !host.address.is_empty() {
-            self.text(key::SERVER_ADDRESS, host.address.into_owned());
+            self.text(key::SERVER_ADDRESS, host.address);
             if let Some(port) = host.port {
                 self.int(key::SERVER_PORT, port);
             }
@@ -186,35 +242,57 @@ impl Attributes {
 }
 
 /// The server as the client names it.
-struct Host<'a> {
-    address: Cow<'a, str>,
+struct Host {
+    address: Text,
     port: Option<u16>,
     /// The port goes without saying.
     default_port: bool,
 }
 
-impl<'a> Host<'a> {
-    /// From the authority; where there is none, from the endpoint.
-    fn find(authority: Option<&'a str>, scheme: &str, endpoint: &Endpoint) -> Self {
+impl Host {
+    /// From the authority; where there is none, from the server's end of the connection.
+    fn find(authority: Option<Box<str>>, scheme: &str, is_server: bool, conn: &ConnInfo) -> Self {
         let usual = match scheme {
             "http" | "ws" => Some(80),
             "https" | "wss" => Some(443),
             _ => None,
         };
-        let authority = redact::authority(authority.unwrap_or_default());
-        if !authority.is_empty() {
-            let (address, port) = split_port(authority);
+        if let Some((address, port)) = authority.and_then(|sent| named(sent, conn)) {
             let port = port.or(usual);
-            return Self { address: Cow::Borrowed(address), port, default_port: port == usual };
+            return Self { address, port, default_port: port == usual };
         }
-        match endpoint {
-            Endpoint::Inet(address) => {
-                let port = Some(address.port());
-                Self { address: Cow::Owned(address.ip().to_string()), port, default_port: port == usual }
+        let (endpoint, address) = if is_server {
+            (&conn.local, conn.local_address())
+        } else {
+            (&conn.remote, conn.remote_address())
+        };
+        match (endpoint, address) {
+            (Endpoint::Inet(at), Some(address)) => {
+                let port = Some(at.port());
+                Self { address: address.into(), port, default_port: port == usual }
             }
-            Endpoint::Unix => Self { address: Cow::Borrowed(""), port: None, default_port: true },
+            _ => Self { address: "".into(), port: None, default_port: true },
         }
     }
+}
+
+/// Host and port of the authority that a request named; none if there is nothing in it.
+fn named(sent: Box<str>, conn: &ConnInfo) -> Option<(Text, Option<u16>)> {
+    let known = &conn.texts.authority;
+    if let Some(known) = known.get().filter(|known| known.sent == sent) {
+        return Some((Arc::clone(&known.address).into(), known.port));
+    }
+    let authority = redact::authority(&sent);
+    if authority.is_empty() {
+        return None;
+    }
+    let (address, port) = split_port(authority);
+    let address: Arc<str> = address.into();
+    if authority.len() == sent.len() && known.get().is_none() {
+        // Another thread cannot have been faster: spans are made on one.
+        let _ = known.set(Authority { address: Arc::clone(&address), port, sent });
+    }
+    Some((address.into(), port))
 }
 
 /// Host and port of an authority; an IPv6 address without its brackets.
@@ -232,7 +310,7 @@ fn split_port(authority: &str) -> (&str, Option<u16>) {
 }
 
 /// The URL of a client's request, without secrets.
-fn full(scheme: &str, host: &Host<'_>, path: &str, query: Option<&str>) -> String {
+fn full(scheme: &str, host: &Host, path: &str, query: Option<&str>) -> String {
     let mut url = String::with_capacity(
         scheme.len() + host.address.len() + path.len() + query.map_or(0, str::len) + 32,
     );

@@ -1,5 +1,7 @@
 //! Names of the HTTP conventions (OpenTelemetry semantic conventions 1.44, stable) and of our own attributes.
 
+use crate::attribute::Text;
+
 /// Method, of the known ones, or `_OTHER`.
 pub(super) const HTTP_REQUEST_METHOD: &str = "http.request.method";
 /// Method as sent, where it is not a known one.
@@ -37,6 +39,33 @@ pub(super) const NETWORK_TRANSPORT: &str = "network.transport";
 /// User agent as sent.
 pub(super) const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 
+/// Which remote procedure calls these are.
+pub(super) const RPC_SYSTEM_NAME: &str = "rpc.system.name";
+/// Service and method, as one name.
+pub(super) const RPC_METHOD: &str = "rpc.method";
+/// The name as sent, where `rpc.method` is `_OTHER`.
+pub(super) const RPC_METHOD_ORIGINAL: &str = "rpc.method_original";
+/// Name of the status.
+pub(super) const RPC_RESPONSE_STATUS_CODE: &str = "rpc.response.status_code";
+/// The same by the shorter name that versions of the convention in between have.
+pub(super) const RPC_STATUS_CODE: &str = "rpc.status_code";
+/// Which calls these are, as the convention had it up to 1.37.
+pub(super) const OLD_RPC_SYSTEM: &str = "rpc.system";
+/// Service, as the convention had it up to 1.37.
+pub(super) const OLD_RPC_SERVICE: &str = "rpc.service";
+/// Number of the status, as the convention had it up to 1.37.
+pub(super) const OLD_RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
+/// Messages that the client sent.
+pub(super) const RPC_REQUEST_MESSAGES: &str = "spanwise.rpc.request.messages";
+/// Bytes of them.
+pub(super) const RPC_REQUEST_SIZE: &str = "spanwise.rpc.request.size";
+/// Messages that the server sent.
+pub(super) const RPC_RESPONSE_MESSAGES: &str = "spanwise.rpc.response.messages";
+/// Bytes of them.
+pub(super) const RPC_RESPONSE_SIZE: &str = "spanwise.rpc.response.size";
+/// Deadline that the client gave, in seconds from the start.
+pub(super) const RPC_TIMEOUT: &str = "spanwise.rpc.timeout";
+
 /// How the parent was found.
 pub(super) const PARENT_SOURCE: &str = "spanwise.parent.source";
 /// How sure that is, 0 to 1.
@@ -66,4 +95,25 @@ pub(super) fn known_method(method: &str) -> Option<&'static str> {
         "QUERY" => "QUERY",
         _ => return None,
     })
+}
+
+/// Value of [`ERROR_TYPE`] for a stream that was reset: the name of the error code (RFC 9113, section 7).
+pub(super) fn reset(code: u32) -> Text {
+    const NAMES: [&str; 14] = [
+        "NO_ERROR",
+        "PROTOCOL_ERROR",
+        "INTERNAL_ERROR",
+        "FLOW_CONTROL_ERROR",
+        "SETTINGS_TIMEOUT",
+        "STREAM_CLOSED",
+        "FRAME_SIZE_ERROR",
+        "REFUSED_STREAM",
+        "CANCEL",
+        "COMPRESSION_ERROR",
+        "CONNECT_ERROR",
+        "ENHANCE_YOUR_CALM",
+        "INADEQUATE_SECURITY",
+        "HTTP_1_1_REQUIRED",
+    ];
+    NAMES.get(code as usize).map_or_else(|| code.to_string().into(), |name| (*name).into())
 }

@@ -13,7 +13,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use spanwise::conn::{ConnInfo, Endpoint, MessageName};
+use spanwise::conn::{ConnInfo, Endpoint, MessageName, Texts};
 use spanwise::process::Service;
 use spanwise::session::{Edge, Exchange, ExchangeKey, Outcome, Side, Signal, Task};
 use spanwise::span::correlate::{Correlator, Settings};
@@ -57,7 +57,16 @@ impl Line {
         let (local, remote) = if side == Side::Client { (client, server) } else { (server, client) };
         let cookie = u64::from(number) * 2 + u64::from(side == Side::Client);
         let (local, remote) = (Endpoint::Inet(local), Endpoint::Inet(remote));
-        let conn = ConnInfo { cookie, local, remote, names: None, sock: 0, peer_sock: 0, netns: 1 };
+        let conn = ConnInfo {
+            cookie,
+            local,
+            remote,
+            names: None,
+            sock: 0,
+            peer_sock: 0,
+            netns: 1,
+            texts: Texts::default(),
+        };
         Self { conn: Arc::new(conn), base: number, named: true }
     }
 
@@ -65,7 +74,16 @@ impl Line {
         let (a, b) = (number * 16 + 0x1000, number * 16 + 0x1008);
         let (sock, peer_sock) = if side == Side::Client { (a, b) } else { (b, a) };
         let (local, remote) = (Endpoint::Unix, Endpoint::Unix);
-        let conn = ConnInfo { cookie: sock, local, remote, names: None, sock, peer_sock, netns: 1 };
+        let conn = ConnInfo {
+            cookie: sock,
+            local,
+            remote,
+            names: None,
+            sock,
+            peer_sock,
+            netns: 1,
+            texts: Texts::default(),
+        };
         Self { conn: Arc::new(conn), base: 0, named: false }
     }
 
@@ -139,6 +157,8 @@ impl Feed {
             conn: Arc::clone(&line.conn),
             message: line.message(position),
             request: Request::default(),
+            rpc: None,
+            reset: None,
             response: None,
             request_body: 0,
             response_body: 0,

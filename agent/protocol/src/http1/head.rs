@@ -38,6 +38,8 @@ pub(super) struct RequestHead {
     pub(super) lengths: Lengths,
     /// An `Upgrade` field was there.
     pub(super) upgrade: bool,
+    /// It asked for HTTP/2 and nothing else.
+    pub(super) h2c: bool,
 }
 
 /// A response's head.
@@ -200,7 +202,8 @@ fn version(minor: u8) -> Version {
 /// Reads a request's head. `cut`: no more of it will come.
 pub(super) fn request(bytes: &[u8], cut: bool) -> Read<RequestHead> {
     let mut lines = Lines { bytes, at: 0, cut };
-    let mut head = RequestHead { request: Request::default(), lengths: Lengths::default(), upgrade: false };
+    let mut head =
+        RequestHead { request: Request::default(), lengths: Lengths::default(), upgrade: false, h2c: false };
     let (method, target) = match lines.plain() {
         Some(line) => {
             let Some((method, target, minor)) = request_line(line) else { return Read::Malformed(lines.at) };
@@ -275,7 +278,8 @@ impl RequestHead {
             Some(b'u') => {
                 if let Some(value) = field(line, b"user-agent") {
                     fields.user_agent.get_or_insert_with(|| text(value, MAX_USER_AGENT));
-                } else if field(line, b"upgrade").is_some() {
+                } else if let Some(value) = field(line, b"upgrade") {
+                    self.h2c = !self.upgrade && value.eq_ignore_ascii_case(b"h2c");
                     self.upgrade = true;
                 }
             }

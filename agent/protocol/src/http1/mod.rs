@@ -11,7 +11,7 @@ mod head;
 mod pending;
 mod requests;
 mod responses;
-mod text;
+pub(crate) mod text;
 
 use half::{Half, State};
 use pending::{Pending, Queue};
@@ -36,6 +36,16 @@ pub struct Connection {
     /// Requests may have been missed since the last one: the next one stands behind a gap, unless nothing is open.
     doubt: bool,
     switched: bool,
+    upgraded: Option<Upgraded>,
+}
+
+/// A request that asked for HTTP/2 got it: its answer comes there, on stream 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Upgraded {
+    /// Number of the exchange, which is still open.
+    pub exchange: u32,
+    /// Bytes of the last input that are of HTTP/1; what follows is HTTP/2.
+    pub offset: usize,
 }
 
 impl Parser for Connection {
@@ -95,6 +105,22 @@ impl Parser for Connection {
 }
 
 impl Connection {
+    /// The connection carries HTTP/2 from here on (`Upgrade: h2c`). Told once.
+    pub fn take_upgraded(&mut self) -> Option<Upgraded> {
+        self.upgraded.take()
+    }
+
+    /// Whether that is to be taken.
+    pub const fn is_upgraded(&self) -> bool {
+        self.upgraded.is_some()
+    }
+
+    /// The exchange goes on in the other protocol; nobody is told of an end.
+    fn switch_to_h2c(&mut self, pending: Pending, offset: usize, sink: Sink<'_>) {
+        self.upgraded = Some(Upgraded { exchange: pending.exchange, offset });
+        self.switch(Pending { ghost: true, ..pending }, offset, sink);
+    }
+
     /// Nothing of either direction is read any more. The exchanges still open were not of this protocol.
     fn switch(&mut self, pending: Pending, offset: usize, sink: Sink<'_>) {
         if !pending.ghost {

@@ -20,6 +20,8 @@ pub(super) struct Pending {
     pub(super) connect: bool,
     /// It asked for another protocol, or may have.
     pub(super) upgrade: bool,
+    /// It asked for HTTP/2.
+    pub(super) h2c: bool,
     /// Nothing more of it will come.
     pub(super) sent: bool,
 }

@@ -140,13 +140,14 @@ impl Connection {
 
     fn request_head_done(&mut self, at: usize, head: RequestHead, sink: Sink<'_>) {
         self.request.clear_head();
-        let RequestHead { request, lengths, upgrade } = head;
+        let RequestHead { request, lengths, upgrade, h2c } = head;
         let connect = &*request.method == "CONNECT";
         let truncated = request.truncated;
         if let Some(pending) = self.queue.last_mut(self.sending) {
             pending.head = &*request.method == "HEAD";
             pending.connect = connect;
             pending.upgrade = upgrade || truncated;
+            pending.h2c = h2c;
         }
         emit(sink, self.sending, FLOW, at, What::Head(Head::Request(request)));
         if truncated {

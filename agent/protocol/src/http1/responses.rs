@@ -145,6 +145,10 @@ impl Connection {
             return;
         }
         self.settle_request(pending, sink);
+        if status == 101 && pending.h2c && !pending.ghost {
+            self.switch_to_h2c(pending, at, sink);
+            return;
+        }
         if !pending.ghost {
             emit(sink, pending.exchange, FLOW, at, What::Head(Head::Response(response)));
         }

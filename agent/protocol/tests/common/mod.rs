@@ -1,6 +1,9 @@
 //! Drives a parser over a script and writes down what it says, in absolute positions.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod hpack;
+pub(crate) mod http2;
+
 use spanwise_protocol::{Flow, Head, Input, Item, Parser, What};
 
 pub(crate) const Q: Flow = Flow::Request;
@@ -28,6 +31,10 @@ pub(crate) fn more(flow: Flow, bytes: impl AsRef<[u8]>) -> Step {
 
 pub(crate) fn hole(flow: Flow, len: u64, tail: impl AsRef<[u8]>) -> Step {
     Step::Hole(flow, len, tail.as_ref().to_vec())
+}
+
+pub(crate) fn gap(flow: Flow) -> Step {
+    Step::Gap(flow)
 }
 
 /// A driver: remembers how far each direction is.
@@ -94,7 +101,12 @@ pub(crate) fn line(at: u64, item: &Item) -> String {
         What::Aborted { body } => format!("aborted {body}"),
         What::Lost(reason) => format!("lost {}", reason.as_str()),
         What::HalfSeen => return format!("{arrow} half @{at}"),
-        What::Rpc(part) => format!("rpc {} messages, status {:?}", part.messages, part.status),
+        What::Rpc(part) => {
+            let status = part.status.map(|status| format!(" status {status}")).unwrap_or_default();
+            let cut = if part.truncated { " cut" } else { "" };
+            format!("rpc {}x{}{status}{cut}", part.messages, part.bytes)
+        }
+        What::Reset { code, by } => format!("reset {code} by {by:?}"),
         What::Garbage => return format!("{arrow} garbage @{at}"),
     };
     format!("{arrow} {} {what} @{at}", item.exchange)

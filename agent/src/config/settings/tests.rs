@@ -270,6 +270,18 @@ fn budgets() {
     assert!(bad(with_file(&file("max_rss = \"1\"")), &[]).starts_with("max_rss in the configuration file"));
 }
 
+#[test]
+fn the_filter_is_left_out_where_that_is_said() {
+    assert!(good(none(), &[]).seccomp);
+    assert!(!good(Options { no_seccomp: true, ..none() }, &[("SPANWISE_NO_SECCOMP", "false")]).seccomp);
+    let f = file("no_seccomp = true\n");
+    assert!(!good(with_file(&f), &[]).seccomp);
+    assert!(good(with_file(&f), &[("SPANWISE_NO_SECCOMP", "False")]).seccomp);
+    assert!(good(with_file(&file("no_seccomp = false\n")), &[]).seccomp);
+    let error = bad(none(), &[("SPANWISE_NO_SECCOMP", "yes")]);
+    assert!(error.starts_with("SPANWISE_NO_SECCOMP is \"yes\", but it must be true or false"), "{error}");
+}
+
 /// The example among the deployment files.
 fn example() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/spanwise.toml")).unwrap()
@@ -307,6 +319,7 @@ fn the_example_has_every_key() {
         ready_file,
         max_cpu,
         max_rss,
+        no_seccomp,
         otlp,
         batch,
     } = File::read(file.path()).unwrap();
@@ -322,6 +335,7 @@ fn the_example_has_every_key() {
     } = otlp;
     let FileBatch { delay, queue, size } = batch;
     assert!(exporters.is_some() && headers.is_some() && queue.is_some() && size.is_some());
+    assert!(no_seccomp.is_some());
     let texts = [
         file,
         sampler,

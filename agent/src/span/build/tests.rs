@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spanwise_protocol::message::{Response, Version};
 
 use super::*;
-use crate::conn::ConnInfo;
+use crate::conn::Texts;
 use crate::kernel::clock::Sample;
 use crate::process::Service;
 use crate::session::{ExchangeKey, Task};
@@ -34,6 +34,7 @@ fn exchange(side: Side) -> Exchange {
             sock: 0,
             peer_sock: 0,
             netns: 0,
+            texts: Texts::default(),
         }),
         message: None,
         request: Request {
@@ -45,6 +46,8 @@ fn exchange(side: Side) -> Exchange {
             user_agent: Some("curl/8".into()),
             ..Request::default()
         },
+        rpc: None,
+        reset: None,
         response: Some(Response {
             status: 200,
             version: Version::Http11,
@@ -77,7 +80,12 @@ fn decision() -> Decision {
 }
 
 fn span(exchange: Exchange) -> Span {
-    build(exchange, decision(), &Clock::from_sample(Sample { boot_ns: 0, unix_ns: 1_000_000, spread_ns: 0 }))
+    build(
+        exchange,
+        decision(),
+        &Clock::from_sample(Sample { boot_ns: 0, unix_ns: 1_000_000, spread_ns: 0 }),
+        Conventions::default(),
+    )
 }
 
 /// Attributes, sorted, without those of the parent.
@@ -334,6 +342,32 @@ fn tunnels_and_asterisks() {
 }
 
 #[test]
+fn requests_of_one_connection_may_name_different_servers() {
+    let conn = exchange(Side::Server).conn;
+    let server = |authority: Option<&str>| {
+        let span = with(Side::Server, |exchange| {
+            exchange.conn = Arc::clone(&conn);
+            exchange.request.authority = authority.map(Into::into);
+        });
+        text(&span, key::SERVER_ADDRESS).unwrap()
+            + &text(&span, key::SERVER_PORT).map_or(String::new(), |port| format!(" {port}"))
+    };
+    for (authority, expected) in [
+        (Some("bob:hunter2@a.b"), "a.b Int(80)"),
+        (Some("a.b:81"), "a.b Int(81)"),
+        (Some("a.b:81"), "a.b Int(81)"),
+        (Some("c.d:82"), "c.d Int(82)"),
+        (Some(""), "10.0.0.1 Int(8080)"),
+        (None, "10.0.0.1 Int(8080)"),
+        (Some("a.b:81"), "a.b Int(81)"),
+        (Some("bob:hunter2@a.b:81"), "a.b Int(81)"),
+    ] {
+        assert_eq!(server(authority), expected, "{authority:?}");
+    }
+    assert!(!format!("{conn:?}").contains("hunter2"));
+}
+
+#[test]
 fn no_secret_of_the_request_leaves() {
     for side in [Side::Client, Side::Server] {
         let span = with(side, |exchange| {
@@ -343,3 +377,6 @@ fn no_secret_of_the_request_leaves() {
         assert!(!format!("{span:?}").contains("hunter2"));
     }
 }
+
+#[path = "rpc_tests.rs"]
+mod rpc;

@@ -1,0 +1,107 @@
+//! The goroutine that runs on the current thread. Comes in: the saved user registers. Goes out: its id, who started it and with
+//! which function; zeros where that is not certain.
+//!
+//! Go keeps the running goroutine in R14. Code that is not Go may keep anything there, and the scheduler its own goroutine, so it
+//! is believed only if the stack pointer lies on its stack, or on the scheduler's stack of the thread that runs it.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs,
+};
+use spanwise_common::config::feature;
+use spanwise_common::event::Task;
+use spanwise_common::golang::{LAYOUT_SHIFT, Layout};
+use spanwise_common::offsets::MISSING;
+
+use crate::maps::GO_LAYOUTS;
+use crate::offsets::{OFF_REGS_R14, OFF_REGS_SP, OFF_REGS_SS, OFF_TASK_FSBASE, OFF_TASK_STACK, has};
+use crate::read::{direct, probed};
+use crate::user::STACK_SIZE;
+
+/// What runs on the thread, by the bits of its process. Processes that are not Go pay one comparison.
+#[inline(always)]
+pub fn task(bits: u32) -> Task {
+    let mut task = Task::default();
+    let number = bits >> LAYOUT_SHIFT;
+    if number != 0 {
+        running(number - 1, &mut task);
+    }
+    task
+}
+
+#[inline(never)]
+fn running(number: u32, out: &mut Task) -> i32 {
+    if let Some(layout) = GO_LAYOUTS.get(number)
+        && let Some(g) = current(layout)
+    {
+        out.id = word(g + u64::from(layout.goid)).unwrap_or(0);
+        out.start = word(g + u64::from(layout.start)).unwrap_or(0);
+        if layout.parent != MISSING {
+            out.parent = word(g + u64::from(layout.parent)).unwrap_or(0);
+        }
+    }
+    0
+}
+
+/// Address of the running goroutine.
+#[inline(always)]
+fn current(layout: &Layout) -> Option<u64> {
+    let (r14, sp) = registers()?;
+    if let Some(g) = verified(layout, r14, sp) {
+        return Some(g);
+    }
+    // SAFETY: a helper read of any address.
+    let base = unsafe { probed::<u64>(bpf_get_current_task(), &OFF_TASK_FSBASE)? };
+    verified(layout, word(base.wrapping_sub(8))?, sp)
+}
+
+/// R14 and the stack pointer of the user's side.
+#[inline(always)]
+fn registers() -> Option<(u64, u64)> {
+    // SAFETY: as in `user::Call`: typed loads of members, or helper reads of any address.
+    unsafe {
+        if has(feature::TASK_REGS) {
+            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
+            return Some((direct::<u64>(regs, &OFF_REGS_R14)?, direct::<u64>(regs, &OFF_REGS_SP)?));
+        }
+        let stack = probed::<u64>(bpf_get_current_task(), &OFF_TASK_STACK)?;
+        let regs = stack + STACK_SIZE - 8 - u64::from(OFF_REGS_SS.load());
+        Some((probed::<u64>(regs, &OFF_REGS_R14)?, probed::<u64>(regs, &OFF_REGS_SP)?))
+    }
+}
+
+/// The goroutine that a thread runs whose stack pointer is `sp`, if `g` is that goroutine or the scheduler's of the thread.
+#[inline(always)]
+fn verified(layout: &Layout, g: u64, sp: u64) -> Option<u64> {
+    if g == 0 || g & 7 != 0 {
+        return None;
+    }
+    let inside = on_stack_of(g, sp);
+    if inside && word(g + u64::from(layout.goid))? != 0 {
+        return Some(g);
+    }
+    // The thread is on its scheduler's stack: in C code, or in a part of the runtime that needs the room.
+    let thread = word(g + u64::from(layout.m))?;
+    let scheduler = word(thread)?;
+    let running = word(thread + u64::from(layout.curg))?;
+    let fits = if g == scheduler { inside } else { g == running && on_stack_of(scheduler, sp) };
+    if !fits || running == 0 || word(running + u64::from(layout.m))? != thread {
+        return None;
+    }
+    Some(running)
+}
+
+#[inline(always)]
+fn on_stack_of(g: u64, sp: u64) -> bool {
+    // SAFETY: a helper read of any address.
+    match unsafe { bpf_probe_read_user(g as *const [u64; 2]) } {
+        Ok([low, high]) => low < sp && sp <= high,
+        Err(_) => false,
+    }
+}
+
+/// A word of user memory.
+#[inline(always)]
+fn word(address: u64) -> Option<u64> {
+    // SAFETY: a helper read of any address.
+    unsafe { bpf_probe_read_user(address as *const u64) }.ok()
+}
