@@ -156,6 +156,10 @@ impl<O: Origin> Pipeline<O> {
                 }
                 sessions.data(&data, payload, origin, output);
             }
+            Some(Record::Plain(plain, payload)) => {
+                self.records += 1;
+                sessions.plain(&plain, payload, origin, output);
+            }
             Some(other) => {
                 self.others += 1;
                 match other {
@@ -170,9 +174,10 @@ impl<O: Origin> Pipeline<O> {
                         tail.correlator.process_exit(tgid, at_ns);
                         origin.exit(tgid);
                     }
+                    Record::Join(join) => sessions.join(&join, origin, output),
                     // Not made by any program yet.
-                    Record::Plain(..) | Record::Join(_) | Record::Handoff(_) => {}
-                    Record::Data(..) => {}
+                    Record::Handoff(_) => {}
+                    Record::Data(..) | Record::Plain(..) => {}
                 }
             }
             None => self.malformed += 1,
