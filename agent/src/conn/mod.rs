@@ -6,5 +6,5 @@ mod info;
 mod stream;
 pub mod tls;
 
-pub use info::{ConnInfo, Endpoint, MessageName, SeqNames, Side, Texts};
+pub use info::{Authority, ConnInfo, Endpoint, MessageName, SeqNames, Side, Texts};
 pub use stream::{Half, Place, inputs};
