@@ -86,6 +86,15 @@ impl From<Box<str>> for Text {
     }
 }
 
+impl From<Cow<'static, str>> for Text {
+    fn from(text: Cow<'static, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => Self::Constant(text),
+            Cow::Owned(text) => Self::Own(text),
+        }
+    }
+}
+
 impl From<Arc<str>> for Text {
     fn from(text: Arc<str>) -> Self {
         Self::Shared(text)
@@ -103,6 +112,8 @@ mod tests {
             Text::from(String::from("a")),
             Text::from(Box::<str>::from("a")),
             Text::from(Arc::<str>::from("a")),
+            Text::from(Cow::Borrowed("a")),
+            Text::from(Cow::Owned("a".into())),
         ];
         for text in &texts {
             assert_eq!(*text, texts[0]);

@@ -25,8 +25,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spanwise_common::conn::{Info, Verdict};
-use spanwise_common::event::flags;
+use spanwise_common::event::{Task, flags};
 
+use crate::attribute::Attribute;
 use crate::config::Settings;
 use crate::export::Exporters;
 use crate::kernel::clock;
@@ -36,7 +37,7 @@ use crate::sample::Sampler;
 use crate::session::{Effort, Outcome, Output, Sessions, Who};
 use crate::span::build::{self, Conventions};
 use crate::span::clock::Clock;
-use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
+use crate::span::correlate::{Correlator, Role, Settings as CorrelateSettings, Started};
 use crate::telemetry::{Flow, Stage};
 
 /// How often ends that cannot be seen are looked for, in nanoseconds.
@@ -57,6 +58,14 @@ pub trait Origin: Who {
     fn decide(&mut self, cookie: u64, verdict: Verdict);
     /// A connection is over.
     fn forget(&mut self, cookie: u64);
+    /// What a function is for that tasks (goroutines) begin at.
+    fn role(&mut self, _tgid: u32, _start: u64) -> Role {
+        Role::Plain
+    }
+    /// All tasks (goroutines) of a process as they are now, unless that cannot be had or costs too much.
+    fn tasks(&mut self, _tgid: u32) -> Option<Vec<Started>> {
+        None
+    }
     /// Bytes left a socket that no hook saw.
     fn unseen(&mut self) {}
     /// Whether the children of traced processes are traced from now on.
@@ -84,6 +93,8 @@ struct Tail {
     clock: Clock,
     exporters: Exporters,
     conventions: Conventions,
+    /// The list of the span before, for its storage.
+    attributes: Vec<Attribute>,
     decided: u64,
     headless: u64,
 }
@@ -102,9 +113,17 @@ impl Tail {
         self.drain();
     }
 
+    /// Something that a task did comes next.
+    fn sees(&mut self, tgid: u32, task: Task, at_ns: u64) {
+        if task.id != 0 {
+            let task = Started { id: task.id, parent: task.parent, start: task.start };
+            self.correlator.task(tgid, task, at_ns);
+        }
+    }
+
     /// Decided exchanges become spans, if the sampler keeps them.
     fn drain(&mut self) {
-        let Self { correlator, sampler, clock, exporters, conventions, decided, headless } = self;
+        let Self { correlator, sampler, clock, exporters, conventions, attributes, decided, headless } = self;
         correlator.drain(&mut |exchange, mut decision| {
             *decided += 1;
             if exchange.outcome == Outcome::Headless {
@@ -115,7 +134,10 @@ impl Tail {
             let verdict = sampler.decide(&decision.trace_id, decision.upstream_flags, incoming);
             if verdict.is_keep() {
                 decision.trace_state = sampler.trace_state(verdict, incoming);
-                exporters.span(&build::build(exchange, decision, clock, *conventions));
+                let list = std::mem::take(attributes);
+                let span = build::build_in(list, exchange, decision, clock, *conventions);
+                exporters.span(&span);
+                *attributes = span.attributes;
             }
         });
     }
@@ -134,6 +156,7 @@ impl<O: Origin> Pipeline<O> {
                 clock,
                 exporters,
                 conventions: Conventions { old_rpc_names: settings.old_rpc_names },
+                attributes: Vec::new(),
                 decided: 0,
                 headless: 0,
             },
@@ -154,6 +177,7 @@ impl<O: Origin> Pipeline<O> {
                 if data.header.flags & flags::UNSEEN != 0 {
                     origin.unseen();
                 }
+                tail.sees(data.header.tgid, data.task, data.header.at_ns);
                 sessions.data(&data, payload, origin, output);
             }
             Some(other) => {
@@ -162,7 +186,10 @@ impl<O: Origin> Pipeline<O> {
                     Record::Open(open) => sessions.open(&open),
                     Record::Close(close) => sessions.close(&close, origin, output),
                     Record::Fork(event) => origin.fork(event.header.tgid, event.other),
-                    Record::Exec(event) => origin.exec(event.header.tgid, event.comm),
+                    Record::Exec(event) => {
+                        tail.correlator.program_changed(event.header.tgid);
+                        origin.exec(event.header.tgid, event.comm);
+                    }
                     Record::Exit(event) => {
                         let (tgid, at_ns) = (event.header.tgid, event.header.at_ns);
                         sessions.exit(tgid, at_ns, origin, output);
@@ -171,7 +198,8 @@ impl<O: Origin> Pipeline<O> {
                         origin.exit(tgid);
                     }
                     // Not made by any program yet.
-                    Record::Plain(..) | Record::Join(_) | Record::Handoff(_) => {}
+                    Record::Plain(..) | Record::Join(_) => {}
+                    Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
                     Record::Data(..) => {}
                 }
             }
@@ -182,6 +210,9 @@ impl<O: Origin> Pipeline<O> {
 
     fn hand_on(&mut self) {
         self.tail.correlator_takes(&mut self.output);
+        let Self { tail, origin, .. } = self;
+        tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
+        tail.correlator.fill_holes(&mut |tgid| origin.tasks(tgid));
         for (cookie, verdict) in self.output.verdicts.drain(..) {
             self.origin.decide(cookie, verdict);
         }

@@ -80,7 +80,6 @@ impl Binary<'static> {
     pub fn open(path: &Path) -> Result<Self, GoError> {
         Self::read(Box::new(Opened::new(File::open(path)?)?))
     }
-
 }
 
 impl<'a> Binary<'a> {

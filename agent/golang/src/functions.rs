@@ -189,7 +189,11 @@ impl Functions {
     }
 
     /// Where the wanted names stand in the table of names. Names that stand there are in the program, inlined at least.
-    fn name_offsets<'n>(&self, image: &Image<'_>, found: &mut HashMap<&'n str, Found>) -> HashMap<u32, &'n str> {
+    fn name_offsets<'n>(
+        &self,
+        image: &Image<'_>,
+        found: &mut HashMap<&'n str, Found>,
+    ) -> HashMap<u32, &'n str> {
         let mut offsets = HashMap::new();
         let mut window = Window::new(&*image.bytes, self.names.0, self.names.1);
         let mut at = 0;

@@ -25,9 +25,10 @@ use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
 use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
-use crate::process::{Language, Naming, Proc, Process, Registry, Service, descendants, goroutine_layout};
+use crate::process::{Goroutines, Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
 use crate::span::clock::Clock;
+use crate::span::correlate::{Role, role};
 use crate::telemetry::{Flow, Stage, render, to_json};
 
 /// Records handled before the clock is looked at.
@@ -57,9 +58,34 @@ struct Live {
     recorded: HashSet<u32>,
     exits: u64,
     following: Following,
+    goroutines: Goroutines,
+    /// Why goroutines of some process are not known, as last said.
+    unknown: Option<String>,
 }
 
 impl Live {
+    /// Bits of a process in the kernel side's map.
+    fn bits(&mut self, process: &Process) -> u32 {
+        let bits = proc::TRACE | proc::FOLLOW;
+        if process.language != Language::Go {
+            return bits;
+        }
+        let layout = match self.goroutines.layout(process.tgid) {
+            Ok(layout) => self.kernel.go_bits(layout),
+            Err(why) => {
+                if self.unknown.as_ref() != Some(&why) {
+                    eprintln!(
+                        "spanwise: goroutines of {} are not known, so its calls find their parents by thread: {why}",
+                        process.exe_name()
+                    );
+                    self.unknown = Some(why);
+                }
+                0
+            }
+        };
+        bits | proc::GO | layout
+    }
+
     fn record_service(&mut self, tgid: u32, service: &Service) {
         // The end of a process may be lost; saying a service twice does no harm.
         if self.recorded.len() >= MAX_PROCS as usize {
@@ -116,7 +142,7 @@ impl Origin for Live {
         if self.following.set(new) {
             for child in follow::left_out(&self.kernel.traced()) {
                 let Ok(child) = Process::inspect(child) else { continue };
-                let bits = bits(&mut self.kernel, &child);
+                let bits = self.bits(&child);
                 if self.kernel.trace(child.tgid, bits).is_ok() {
                     self.registry.add(&child);
                     self.following.took_in();
@@ -127,10 +153,11 @@ impl Origin for Live {
 
     fn exec(&mut self, tgid: u32, comm: [u8; 16]) {
         self.recorded.remove(&tgid);
+        self.goroutines.forget(tgid);
         if let Some(process) = self.registry.exec(tgid, comm)
             && process.language == Language::Go
         {
-            let bits = bits(&mut self.kernel, &process);
+            let bits = self.bits(&process);
             self.kernel.mark(tgid, bits);
         }
     }
@@ -138,6 +165,7 @@ impl Origin for Live {
     fn exit(&mut self, tgid: u32) {
         self.recorded.remove(&tgid);
         self.registry.exit(tgid);
+        self.goroutines.forget(tgid);
         self.exits += 1;
     }
 
@@ -147,6 +175,11 @@ impl Origin for Live {
 
     fn forget(&mut self, cookie: u64) {
         self.kernel.forget(cookie);
+    }
+
+    fn role(&mut self, tgid: u32, start: u64) -> Role {
+        let name = self.goroutines.function(tgid, start);
+        name.map_or_else(Role::default, |name| role::of(&name))
     }
 
     fn unseen(&mut self) {
@@ -186,18 +219,6 @@ impl From<privilege::Refusal> for CliError {
     fn from(refusal: privilege::Refusal) -> Self {
         Self::not_possible(refusal.0)
     }
-}
-
-/// Bits of a process in the kernel side's map.
-fn bits(kernel: &mut Kernel, process: &Process) -> u32 {
-    let mut bits = proc::TRACE | proc::FOLLOW;
-    if process.language == Language::Go {
-        bits |= proc::GO;
-        // Through the link of the process itself: it works in other mount namespaces and after the file is gone.
-        let layout = goroutine_layout(&Proc::default().path(process.tgid, "exe"));
-        bits |= layout.map_or(0, |layout| kernel.go_bits(layout));
-    }
-    bits
 }
 
 /// Traces until a signal, the end of the time, or the end of what is traced.
@@ -259,6 +280,8 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         recorded: HashSet::new(),
         exits: 0,
         following: Following::default(),
+        goroutines: Goroutines::default(),
+        unknown: None,
     };
     let clock = Clock::now();
     if let Some(recorder) = &mut live.recorder {
@@ -320,7 +343,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
 /// Attaches to processes and to the descendants that they have already.
 fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
     for process in processes {
-        let bits = bits(&mut live.kernel, process);
+        let bits = live.bits(process);
         live.kernel.trace(process.tgid, bits)?;
         live.registry.add(process);
     }
@@ -329,7 +352,7 @@ fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
     for process in processes {
         for child in descendants(process.tgid) {
             if let Ok(child) = Process::inspect(child) {
-                let bits = bits(&mut live.kernel, &child);
+                let bits = live.bits(&child);
                 live.kernel.trace(child.tgid, bits)?;
                 live.registry.add(&child);
             }

@@ -23,11 +23,25 @@ pub struct SeqNames {
     pub peer: u32,
 }
 
-/// The addresses of both ends as text, each written when it is first asked for: every span of a connection has one.
+/// What the spans of a connection have in common, each made when it is first asked for.
 #[derive(Clone, Default, Debug)]
 pub struct Texts {
+    /// Addresses of both ends.
     local: OnceLock<Arc<str>>,
     remote: OnceLock<Arc<str>>,
+    /// The first authority that was named on it. The other requests nearly always name the same.
+    pub authority: OnceLock<Authority>,
+}
+
+/// An authority taken apart.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// As it was sent. One with a user or a password is not kept.
+    pub sent: Box<str>,
+    /// Its host.
+    pub address: Arc<str>,
+    /// Its port, if it names one.
+    pub port: Option<u16>,
 }
 
 /// A connection as one process sees it. Shared by every exchange on it.
@@ -62,6 +76,14 @@ pub struct MessageName {
     /// Position of the request's first byte in the request direction, modulo 2^32. Where the protocol numbers its streams: the
     /// number of the stream, with the highest bit set.
     pub position: u32,
+}
+
+impl MessageName {
+    /// The number of the stream, where the protocol numbers its streams. (A request that begins behind the first 2 GiB of its
+    /// connection looks the same.)
+    pub fn stream(&self) -> Option<u32> {
+        (self.position & STREAM != 0).then_some(self.position & !STREAM)
+    }
 }
 
 /// Which end of the exchange the observed process is.

@@ -5,5 +5,5 @@
 mod info;
 mod stream;
 
-pub use info::{ConnInfo, Endpoint, MessageName, SeqNames, Side, Texts};
+pub use info::{Authority, ConnInfo, Endpoint, MessageName, SeqNames, Side, Texts};
 pub use stream::{Half, Place, inputs};

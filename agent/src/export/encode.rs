@@ -108,7 +108,9 @@ fn fields(room: &mut Room<'_>, span: &Span) {
 }
 
 /// A list of `KeyValue`s as repeated field `number`, which is below 16.
-fn attributes(room: &mut Room<'_>, number: u32, attributes: &[Attribute]) {
+fn attributes(left: &mut Room<'_>, number: u32, attributes: &[Attribute]) {
+    // What nothing else can see stays in registers.
+    let mut room = left.take();
     for (key, value) in attributes {
         let len = value_len(value);
         room.heads((number, pair_len(key, len)), (1, key.len()));
@@ -139,6 +141,7 @@ fn attributes(room: &mut Room<'_>, number: u32, attributes: &[Attribute]) {
             }
         }
     }
+    *left = room;
 }
 
 /// Length of a `KeyValue` whose value has this length.

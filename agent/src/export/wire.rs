@@ -44,6 +44,12 @@ impl<'a> Room<'a> {
         (!self.full).then_some(self.whole - self.free.len())
     }
 
+    /// All that is left of it; here nothing is left.
+    #[inline]
+    pub(super) fn take(&mut self) -> Self {
+        Self { free: std::mem::take(&mut self.free), ..*self }
+    }
+
     /// Appends bytes as they are.
     #[inline]
     pub(super) fn put(&mut self, bytes: &[u8]) {

@@ -6,7 +6,7 @@
 
 mod container;
 mod elf;
-mod goroutine;
+mod goroutines;
 mod inspect;
 mod language;
 mod listing;
@@ -17,7 +17,7 @@ mod service;
 mod services;
 mod sockets;
 
-pub use goroutine::layout as goroutine_layout;
+pub use goroutines::Goroutines;
 pub use inspect::{InspectError, Process};
 pub use listing::{Row, listing};
 pub use procfs::Proc;

@@ -97,50 +97,61 @@ impl Scene<'_> {
     }
 
     pub(super) fn item(&mut self, item: Item) {
-        match (item.flow, item.what) {
+        // Heads are large: they are moved once, to where they stay, and nothing else is moved at all.
+        if let What::Head(head) = item.what {
+            self.head(item.flow, item.exchange, head);
+            return;
+        }
+        match (item.flow, &item.what) {
             (Flow::Request, What::Begin) => self.begin(item.exchange, item.offset),
-            (Flow::Request, What::Head(Head::Request(request))) => self.request(item.exchange, request),
             (Flow::Request, What::End { body }) => {
                 let at_ns = self.moment.at_ns;
                 if let Some(active) = self.find(item.exchange) {
-                    active.request_body = body;
+                    active.request_body = *body;
                     active.last_ns = at_ns;
                 }
             }
             (Flow::Request, What::Aborted { body }) => {
                 if let Some(active) = self.find(item.exchange) {
-                    active.request_body = body;
+                    active.request_body = *body;
                 }
                 self.headless(item.exchange);
             }
             (Flow::Request, What::Lost(_)) => self.headless(item.exchange),
             (Flow::Response, What::Begin) => self.answer_begins(item.exchange),
-            (Flow::Response, What::Head(Head::Response(response))) => {
-                if response.truncated {
-                    self.change.long_head = Some(self.direction_of(Flow::Response));
-                }
-                if let Some(active) = self.find(item.exchange) {
-                    active.response = Some(response);
-                }
-            }
             (flow, What::Rpc(part)) => {
                 if let Some(active) = self.find(item.exchange) {
                     let seen = active.rpc.get_or_insert_default();
-                    *(if flow == Flow::Request { &mut seen.request } else { &mut seen.response }) = part;
+                    *(if flow == Flow::Request { &mut seen.request } else { &mut seen.response }) = *part;
                 }
             }
-            (Flow::Response, What::End { body }) => self.end(item.exchange, Outcome::Complete, body),
-            (Flow::Response, What::Aborted { body }) => self.end(item.exchange, Outcome::Aborted, body),
+            (Flow::Response, What::End { body }) => self.end(item.exchange, Outcome::Complete, *body),
+            (Flow::Response, What::Aborted { body }) => self.end(item.exchange, Outcome::Aborted, *body),
             (Flow::Response, What::Lost(_)) => self.end(item.exchange, Outcome::Gap, 0),
             (_, What::Switched) => self.end(item.exchange, Outcome::Upgraded, 0),
             (_, What::Reset { code, .. }) => {
                 if let Some(active) = self.find(item.exchange) {
-                    active.reset = Some(code);
+                    active.reset = Some(*code);
                 }
             }
             (_, What::HalfSeen) => self.account.half_seen += 1,
             (_, What::Garbage) => self.account.garbage += 1,
             (_, What::Head(_)) => {}
+        }
+    }
+
+    fn head(&mut self, flow: Flow, exchange: u32, head: Head) {
+        match head {
+            Head::Request(request) if flow == Flow::Request => self.request(exchange, request),
+            Head::Response(response) if flow == Flow::Response => {
+                if response.truncated {
+                    self.change.long_head = Some(self.direction_of(Flow::Response));
+                }
+                if let Some(active) = self.find(exchange) {
+                    active.response = Some(response);
+                }
+            }
+            Head::Request(_) | Head::Response(_) => {}
         }
     }
 

@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
 use super::{redact, semconv as key};
 use crate::attribute::{Attribute, Text, Value};
-use crate::conn::{ConnInfo, Endpoint};
+use crate::conn::{Authority, ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
 
 mod rpc;
@@ -27,9 +27,21 @@ pub struct Conventions {
 
 /// Makes the span of an exchange. Both are used up: their texts move into the span.
 pub fn build(exchange: Exchange, decision: Decision, clock: &Clock, conventions: Conventions) -> Span {
+    build_in(Vec::with_capacity(USUAL), exchange, decision, clock, conventions)
+}
+
+/// The same with the attributes in this list, which is emptied first: that of the span before can be used again.
+pub fn build_in(
+    mut list: Vec<Attribute>,
+    exchange: Exchange,
+    decision: Decision,
+    clock: &Clock,
+    conventions: Conventions,
+) -> Span {
+    list.clear();
     let server = exchange.side == Side::Server;
     let (start_unix_ns, end_unix_ns) = clock.interval(exchange.began_ns, exchange.ended_ns);
-    let mut attributes = Attributes(Vec::with_capacity(USUAL));
+    let mut attributes = Attributes(list);
     // An answer may tell that it was a call where the request's fields could not be decoded.
     let answered = exchange.rpc.as_ref().map(|_| Rpc { system: RpcSystem::Grpc, timeout_ns: None });
     let (name, error) = if let Some(call) = exchange.request.rpc.or(answered) {
@@ -76,6 +88,7 @@ pub const fn source(source: ParentSource) -> &'static str {
         ParentSource::Root => "root",
         ParentSource::Wire => "wire",
         ParentSource::Peer => "peer",
+        ParentSource::Goroutine => "goroutine",
         ParentSource::Only => "only",
         ParentSource::Thread => "thread",
         ParentSource::LastIn => "last_in",
@@ -244,22 +257,9 @@ impl Host {
             "https" | "wss" => Some(443),
             _ => None,
         };
-        if let Some(authority) = authority {
-            let named = redact::authority(&authority);
-            if !named.is_empty() {
-                let (address, port) = split_port(named);
-                let port = port.or(usual);
-                let address = if authority.starts_with(address) {
-                    // The usual case: the text is there already.
-                    let len = address.len();
-                    let mut text = String::from(authority);
-                    text.truncate(len);
-                    text
-                } else {
-                    address.to_owned()
-                };
-                return Self { address: address.into(), port, default_port: port == usual };
-            }
+        if let Some((address, port)) = authority.and_then(|sent| named(sent, conn)) {
+            let port = port.or(usual);
+            return Self { address, port, default_port: port == usual };
         }
         let (endpoint, address) = if is_server {
             (&conn.local, conn.local_address())
@@ -276,6 +276,25 @@ impl Host {
     }
 }
 
+/// Host and port of the authority that a request named; none if there is nothing in it.
+fn named(sent: Box<str>, conn: &ConnInfo) -> Option<(Text, Option<u16>)> {
+    let known = &conn.texts.authority;
+    if let Some(known) = known.get().filter(|known| known.sent == sent) {
+        return Some((Arc::clone(&known.address).into(), known.port));
+    }
+    let authority = redact::authority(&sent);
+    if authority.is_empty() {
+        return None;
+    }
+    let (address, port) = split_port(authority);
+    let address: Arc<str> = address.into();
+    if authority.len() == sent.len() && known.get().is_none() {
+        // Another thread cannot have been faster: spans are made on one.
+        let _ = known.set(Authority { address: Arc::clone(&address), port, sent });
+    }
+    Some((address.into(), port))
+}
+
 /// Host and port of an authority; an IPv6 address without its brackets.
 fn split_port(authority: &str) -> (&str, Option<u16>) {
     if let Some(rest) = authority.strip_prefix('[')
@@ -283,13 +302,8 @@ fn split_port(authority: &str) -> (&str, Option<u16>) {
     {
         return (address, port.strip_prefix(':').and_then(|port| port.parse().ok()));
     }
-    // Byte by byte: on texts as short as these the search of the library spends its time on getting started.
-    let mut colons = authority.bytes().enumerate().filter(|(_, byte)| *byte == b':').map(|(at, _)| at);
-    match (colons.next(), colons.next()) {
-        (Some(colon), None) => {
-            let (host, port) = authority.split_at(colon);
-            (host, port.get(1..).and_then(|port| port.parse().ok()))
-        }
+    match authority.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, port.parse().ok()),
         // No colon, or an address that lacks its brackets.
         _ => (authority, None),
     }

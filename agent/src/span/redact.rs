@@ -32,11 +32,7 @@ pub(super) fn query(query: &str) -> String {
 
 /// An authority without user and password.
 pub(super) fn authority(authority: &str) -> &str {
-    // Byte by byte: faster than a search on texts as short as these.
-    match authority.bytes().rposition(|byte| byte == b'@') {
-        Some(at) => authority.get(at + 1..).unwrap_or_default(),
-        None => authority,
-    }
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 #[cfg(test)]

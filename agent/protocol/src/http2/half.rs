@@ -52,8 +52,6 @@ pub(super) struct Block {
     pub(super) fields: Fields,
     /// The beginning of a field that goes on.
     pub(super) rest: Vec<u8>,
-    /// Something of it was read.
-    pub(super) under_way: bool,
 }
 
 /// One direction.

@@ -227,13 +227,13 @@ impl Connection {
                 joined = std::mem::take(&mut block.rest);
                 &joined
             };
-            let Block { fields, under_way, .. } = &mut *block;
-            let read = half.decoder.decode(bytes, !*under_way, last && whole, &mut |field| fields.add(field));
+            let fields = &mut block.fields;
+            let first = fields.count == 0;
+            let read = half.decoder.decode(bytes, first, last && whole, &mut |field| fields.add(field));
             let Ok(used) = read else {
                 self.block_is_broken(flow, block.stream, at, sink);
                 return Err(Broken);
             };
-            block.under_way |= used > 0;
             let rest = bytes.get(used..).unwrap_or_default();
             if !whole || rest.len() > MAX_HELD {
                 // What the rest would have inserted is not known.

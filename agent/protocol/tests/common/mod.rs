@@ -1,6 +1,7 @@
 //! Drives a parser over a script and writes down what it says, in absolute positions.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod hpack;
 pub(crate) mod http2;
 
 use spanwise_protocol::{Flow, Head, Input, Item, Parser, What};

@@ -6,7 +6,10 @@
 
 use std::collections::HashSet;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
 use spanwise_common::place::Place;
 
 use crate::placement::{Abi, Class, Function, Refusal, Rules, Site};
@@ -17,7 +20,10 @@ pub(super) fn start(function: &Function<'_>, arguments: &[u8], rules: Rules) -> 
     let name = || function.name.to_owned();
     let lines: Vec<Instruction> =
         Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE).into_iter().collect();
-    if lines.iter().any(|line| line.near_branch_target() == function.address && line.flow_control() != FlowControl::Call) {
+    if lines
+        .iter()
+        .any(|line| line.near_branch_target() == function.address && line.flow_control() != FlowControl::Call)
+    {
         return Err(Refusal::NotOnce(name()));
     }
     let code = Code { function, lines: &lines };
@@ -25,7 +31,12 @@ pub(super) fn start(function: &Function<'_>, arguments: &[u8], rules: Rules) -> 
     let class = match first.mnemonic() {
         Mnemonic::Push if first.op0_kind() == OpKind::Register => Class::Push,
         Mnemonic::Sub | Mnemonic::Mov | Mnemonic::Test | Mnemonic::Endbr64 if rules.stepped => Class::Stepped,
-        _ => return Err(Refusal::Unsafe(name(), "its first instruction is none that is known to bear a probe".to_owned())),
+        _ => {
+            return Err(Refusal::Unsafe(
+                name(),
+                "its first instruction is none that is known to bear a probe".to_owned(),
+            ));
+        }
     };
     let mut site = code.site(0, class, "the first instruction: its code cannot be followed further");
     site.places = arguments
@@ -69,7 +80,11 @@ pub(super) fn of(function: &Function<'_>, rules: Rules) -> Result<Vec<Site>, Ref
     let mut sites = Vec::with_capacity(returns.len());
     for at in returns {
         match cheap(at) {
-            Some(cheap) => sites.push(code.site(cheap, Class::Jump, "the jump of the stack's guard, passed just before the return")),
+            Some(cheap) => sites.push(code.site(
+                cheap,
+                Class::Jump,
+                "the jump of the stack's guard, passed just before the return",
+            )),
             None if rules.stepped => {
                 sites.push(code.site(at, Class::Stepped, "the return itself, which is single-stepped: nothing that the kernel emulates comes just before it"));
             }
@@ -120,7 +135,9 @@ impl Code<'_> {
         let Some(jump) = self.lines.get(at) else { return false };
         let before = at.checked_sub(1).and_then(|before| self.lines.get(before));
         before.is_some_and(|line| {
-            line.mnemonic() == Mnemonic::Add && jump.op0_kind() == OpKind::Register && line.op0_register() == jump.op0_register()
+            line.mnemonic() == Mnemonic::Add
+                && jump.op0_kind() == OpKind::Register
+                && line.op0_register() == jump.op0_register()
         })
     }
 
@@ -140,9 +157,17 @@ impl Code<'_> {
                 FlowControl::Next => {}
                 _ => return None,
             }
-            let writes = |access| !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
+            let writes = |access| {
+                !matches!(
+                    access,
+                    OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+                )
+            };
             let used = info.info(line).used_registers();
-            if used.iter().any(|used| used.register().full_register() == Register::RAX && writes(used.access())) {
+            if used
+                .iter()
+                .any(|used| used.register().full_register() == Register::RAX && writes(used.access()))
+            {
                 return None;
             }
         }
@@ -152,7 +177,10 @@ impl Code<'_> {
     fn is_end(&self, address: u64) -> bool {
         let Ok(at) = self.lines.binary_search_by_key(&address, Instruction::ip) else { return false };
         self.flow(at) == Some(FlowControl::Call)
-            && self.lines.get(at + 1).is_none_or(|next| matches!(next.mnemonic(), Mnemonic::Nop | Mnemonic::Int3 | Mnemonic::Ud2))
+            && self
+                .lines
+                .get(at + 1)
+                .is_none_or(|next| matches!(next.mnemonic(), Mnemonic::Nop | Mnemonic::Int3 | Mnemonic::Ud2))
     }
 
     fn site(&self, at: usize, class: Class, why: &str) -> Site {
@@ -183,8 +211,8 @@ mod tests {
     fn the_guard_of_the_stack_is_taken_and_else_the_return() {
         // sub rdx, fs:0x28; jne +7; add rsp, 0x18; xor edx, edx; ret; call x
         let guarded = [
-            0x64, 0x48, 0x2b, 0x14, 0x25, 0x28, 0, 0, 0, 0x75, 0x07, 0x48, 0x83, 0xc4, 0x18, 0x31, 0xd2, 0xc3, 0xe8, 0, 0,
-            0, 0,
+            0x64, 0x48, 0x2b, 0x14, 0x25, 0x28, 0, 0, 0, 0x75, 0x07, 0x48, 0x83, 0xc4, 0x18, 0x31, 0xd2,
+            0xc3, 0xe8, 0, 0, 0, 0,
         ];
         let sites = of(&function(&guarded), Rules::default()).unwrap();
         assert_eq!(sites.len(), 1);
@@ -208,7 +236,10 @@ mod tests {
         // jne guard; xor edx, edx; ret; add rax, rdx; jmp rax; guard: call x
         let code = [0x75, 0x08, 0x31, 0xd2, 0xc3, 0x48, 0x01, 0xd0, 0xff, 0xe0, 0xe8, 0, 0, 0, 0];
         let sites = of(&function(&code), Rules::default()).unwrap();
-        assert_eq!(sites.iter().map(|site| (site.from_start, site.class)).collect::<Vec<_>>(), [(4, Class::Stepped)]);
+        assert_eq!(
+            sites.iter().map(|site| (site.from_start, site.class)).collect::<Vec<_>>(),
+            [(4, Class::Stepped)]
+        );
     }
 
     #[test]

@@ -65,12 +65,16 @@ pub(super) fn of(function: &Function<'_>) -> Option<Layout> {
             _ if line.mnemonic() == Mnemonic::Add && line.op1_kind() != OpKind::Register => {
                 let by = u16::try_from(line.try_immediate(1).unwrap_or(0)).ok()?;
                 match holds.get(&to) {
-                    Some(Holds::Behind(through)) => return Some(Layout { through: Some(*through), random: by }),
+                    Some(Holds::Behind(through)) => {
+                        return Some(Layout { through: Some(*through), random: by });
+                    }
                     Some(Holds::Object) => return Some(Layout { through: None, random: by }),
                     None => {}
                 }
             }
-            _ if !matches!(line.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push) => drop(holds.remove(&to)),
+            _ if !matches!(line.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push) => {
+                drop(holds.remove(&to))
+            }
             _ => {}
         }
     }

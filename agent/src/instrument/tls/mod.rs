@@ -46,7 +46,13 @@ struct Library {
 }
 
 /// The probes of a call: one where it begins, one at each of its ends.
-fn probes_of(function: &Function<'_>, hooked: &Hooked, own: u16, layout: Option<Layout>, facts: &Facts<'_>) -> Result<Vec<Wanted>, Refusal> {
+fn probes_of(
+    function: &Function<'_>,
+    hooked: &Hooked,
+    own: u16,
+    layout: Option<Layout>,
+    facts: &Facts<'_>,
+) -> Result<Vec<Wanted>, Refusal> {
     let moves = hooked.own & call::HANDSHAKE == 0;
     let buffer = moves && hooked.own & call::NO_BUFFER == 0;
     let arguments: Vec<u8> = [0].into_iter().chain(buffer.then_some(1)).chain(hooked.count).collect();
@@ -71,7 +77,8 @@ fn probes_of(function: &Function<'_>, hooked: &Hooked, own: u16, layout: Option<
 /// The cookie of a call's end: where the result is, and where the object keeps its number.
 fn end_cookie(site: &Site, own: u16, layout: Option<Layout>) -> u64 {
     let result = site.places.first().copied().unwrap_or(Place::NOWHERE);
-    let (random, through) = layout.map_or((0, DIRECT), |layout| (layout.random, layout.through.unwrap_or(DIRECT)));
+    let (random, through) =
+        layout.map_or((0, DIRECT), |layout| (layout.random, layout.through.unwrap_or(DIRECT)));
     place::cookie([result, Place(random), Place(through)], own)
 }
 
@@ -91,7 +98,8 @@ fn look(library: &Library, elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
     let (mut reads, mut writes) = (false, false);
     for (function, hooked) in functions.iter().zip(library.functions) {
         let Some(function) = function else { continue };
-        let own = hooked.own | u16::from(library.number) << call::LIBRARY_SHIFT | server << call::SERVER_SHIFT;
+        let own =
+            hooked.own | u16::from(library.number) << call::LIBRARY_SHIFT | server << call::SERVER_SHIFT;
         match probes_of(function, hooked, own, layout, facts) {
             Ok(wanted) => {
                 if hooked.own & call::HANDSHAKE == 0 {
@@ -138,7 +146,13 @@ mod tests {
     fn look_at(path: &str, library: &Library) -> Option<Found> {
         let bytes = std::fs::read(path).ok()?;
         let elf = Elf::parse(&bytes).unwrap();
-        let facts = Facts { path, is_program: false, language: Language::Cpp, rules: Rules::default(), returns: true };
+        let facts = Facts {
+            path,
+            is_program: false,
+            language: Language::Cpp,
+            rules: Rules::default(),
+            returns: true,
+        };
         Some(look(library, &elf, &facts))
     }
 
@@ -151,7 +165,11 @@ mod tests {
         ] {
             let Some(found) = look_at(path, library) else { continue };
             let ends = |name: &str, program: &str| {
-                found.probes.iter().filter(|probe| probe.site.function == name && probe.program == program).count()
+                found
+                    .probes
+                    .iter()
+                    .filter(|probe| probe.site.function == name && probe.program == program)
+                    .count()
             };
             for hooked in library.functions.iter().filter(|hooked| hooked.own & call::HANDSHAKE == 0) {
                 if found.probes.iter().any(|probe| probe.site.function == hooked.name) {
@@ -162,7 +180,12 @@ mod tests {
             assert_eq!(ends(library.free, program::TLS_FREE), 1, "{path}");
             for name in ["SSL_read", "SSL_write", "gnutls_record_recv", "gnutls_record_send2"] {
                 let wanted = library.functions.iter().any(|hooked| hooked.name == name);
-                assert_eq!(ends(name, program::TLS_ENTER), usize::from(wanted), "{path}: {name} of {:?}", found.refusals);
+                assert_eq!(
+                    ends(name, program::TLS_ENTER),
+                    usize::from(wanted),
+                    "{path}: {name} of {:?}",
+                    found.refusals
+                );
             }
             assert_eq!(found.bits, proc::TLS, "{path}: {:?}", found.notes);
             assert!(found.notes.is_empty(), "{path}: {:?}", found.notes);

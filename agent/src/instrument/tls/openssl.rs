@@ -39,7 +39,8 @@ impl Instrument for OpenSsl {
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
         // A Go program has a library of its own, and Java and Python keep theirs in files.
-        let may_hold_it = facts.is_program && !matches!(facts.language, Language::Go | Language::Java | Language::Python);
+        let may_hold_it =
+            facts.is_program && !matches!(facts.language, Language::Go | Language::Java | Language::Python);
         may_hold_it || facts.file_name().starts_with("libssl.so") || facts.file_name().starts_with("libssl-")
     }
 

@@ -342,6 +342,32 @@ fn tunnels_and_asterisks() {
 }
 
 #[test]
+fn requests_of_one_connection_may_name_different_servers() {
+    let conn = exchange(Side::Server).conn;
+    let server = |authority: Option<&str>| {
+        let span = with(Side::Server, |exchange| {
+            exchange.conn = Arc::clone(&conn);
+            exchange.request.authority = authority.map(Into::into);
+        });
+        text(&span, key::SERVER_ADDRESS).unwrap()
+            + &text(&span, key::SERVER_PORT).map_or(String::new(), |port| format!(" {port}"))
+    };
+    for (authority, expected) in [
+        (Some("bob:hunter2@a.b"), "a.b Int(80)"),
+        (Some("a.b:81"), "a.b Int(81)"),
+        (Some("a.b:81"), "a.b Int(81)"),
+        (Some("c.d:82"), "c.d Int(82)"),
+        (Some(""), "10.0.0.1 Int(8080)"),
+        (None, "10.0.0.1 Int(8080)"),
+        (Some("a.b:81"), "a.b Int(81)"),
+        (Some("bob:hunter2@a.b:81"), "a.b Int(81)"),
+    ] {
+        assert_eq!(server(authority), expected, "{authority:?}");
+    }
+    assert!(!format!("{conn:?}").contains("hunter2"));
+}
+
+#[test]
 fn no_secret_of_the_request_leaves() {
     for side in [Side::Client, Side::Server] {
         let span = with(side, |exchange| {
