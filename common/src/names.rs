@@ -15,6 +15,9 @@ pub const GO_TLS: &str = "GO_TLS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
 
+/// Sites under test to hits.
+pub const TRIAL: &str = "TRIAL";
+
 /// Programs, as functions of the BPF object.
 pub mod program {
     /// Plane `sock`: a send completed.
@@ -65,6 +68,10 @@ pub mod program {
     pub const PROC_EXEC: &str = "proc_exec";
     /// A thread ended.
     pub const PROC_EXIT: &str = "proc_exit";
+    /// A process looks for room in its memory.
+    pub const CODE_MAPPED: &str = "code_mapped";
+    /// A probe on user code that counts, for tests.
+    pub const UP_TRIAL: &str = "up_trial";
     /// A function of a TLS library is called.
     pub const TLS_ENTER: &str = "tls_enter";
     /// A function of a TLS library returns.

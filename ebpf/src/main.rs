@@ -13,6 +13,7 @@ mod fentry;
 mod golang;
 mod gonet;
 mod kprobe;
+mod mapped;
 mod maps;
 mod offsets;
 mod process;
@@ -21,6 +22,7 @@ mod sock;
 mod syscall;
 mod tcp;
 mod tls;
+mod uprobe;
 mod uring;
 mod user;
 

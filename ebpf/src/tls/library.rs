@@ -52,7 +52,8 @@ fn hooked(ctx: &ProbeContext) -> Option<(u64, u64)> {
 fn entered(ctx: &ProbeContext) -> Option<()> {
     let (id, cookie) = hooked(ctx)?;
     // SAFETY: a load from the program's context, a helper without arguments.
-    let (sp, at_ns) = unsafe { (core::ptr::read_volatile(&raw const (*ctx.regs).rsp), bpf_ktime_get_boot_ns()) };
+    let (sp, at_ns) =
+        unsafe { (core::ptr::read_volatile(&raw const (*ctx.regs).rsp), bpf_ktime_get_boot_ns()) };
     let now = LibraryCall {
         object: value(ctx.regs, place(cookie, 0))?,
         buffer: value(ctx.regs, place(cookie, 1)).unwrap_or(0),

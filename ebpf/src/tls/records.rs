@@ -78,8 +78,7 @@ pub fn inside(t: &Transfer, call: &Call, info: &mut Info) -> i32 {
 fn look(t: &Transfer, call: &Call, info: &mut Info) -> Option<()> {
     let under_way = CALLS.get_ptr_mut(&t.id)?;
     // SAFETY: the entry is this thread's own.
-    let (live, sp, pointer) =
-        unsafe { ((*under_way).live, (*under_way).sp, (*under_way).object) };
+    let (live, sp, pointer) = unsafe { ((*under_way).live, (*under_way).sp, (*under_way).object) };
     if live == 0 {
         return None;
     }

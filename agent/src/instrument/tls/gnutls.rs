@@ -3,7 +3,7 @@
 use spanwise_common::event::library;
 use spanwise_common::tls::call::{HANDSHAKE, RECV, WIDE};
 
-use super::{Hooked, Library, hooked, look};
+use super::{Hooked, Library, PROGRAMS, hooked, look};
 use crate::instrument::{Facts, Found, Instrument};
 use crate::placement::Elf;
 
@@ -29,6 +29,10 @@ pub struct GnuTls;
 impl Instrument for GnuTls {
     fn name(&self) -> &'static str {
         "gnutls"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        PROGRAMS
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {

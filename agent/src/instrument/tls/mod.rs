@@ -19,6 +19,9 @@ use self::layout::Layout;
 use super::{Facts, Found, Wanted};
 use crate::placement::{self, Abi, Elf, Function, Needs, Refusal, Site, Value};
 
+/// The programs of every library.
+const PROGRAMS: &[&str] = &[program::TLS_ENTER, program::TLS_LEAVE, program::TLS_FREE];
+
 /// A function of a library that is of interest.
 struct Hooked {
     name: &'static str,

@@ -4,7 +4,7 @@
 use spanwise_common::event::library;
 use spanwise_common::tls::call::{BY_POINTER, HANDSHAKE, NO_BUFFER, RECV, WIDE};
 
-use super::{Hooked, Library, hooked, look};
+use super::{Hooked, Library, PROGRAMS, hooked, look};
 use crate::instrument::{Facts, Found, Instrument};
 use crate::placement::Elf;
 use crate::process::Language;
@@ -35,6 +35,10 @@ pub struct OpenSsl;
 impl Instrument for OpenSsl {
     fn name(&self) -> &'static str {
         "openssl"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        PROGRAMS
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
