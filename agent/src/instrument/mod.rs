@@ -5,6 +5,7 @@
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
 mod files;
+pub mod golang;
 mod look;
 pub mod tls;
 mod trial;
