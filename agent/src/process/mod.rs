@@ -16,6 +16,7 @@ mod registry;
 mod service;
 mod services;
 mod sockets;
+mod tasks;
 
 pub use goroutines::Goroutines;
 pub use inspect::{InspectError, Process};
@@ -24,3 +25,4 @@ pub use procfs::Proc;
 pub use registry::{Registry, descendants};
 pub use service::{Language, Service};
 pub use services::{Naming, Services};
+pub use tasks::Goroutine;
