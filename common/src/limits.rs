@@ -22,3 +22,9 @@ pub const RING_BYTES: u32 = 8 * 1024 * 1024;
 pub const MAX_CONNS: u32 = 16 * 1024;
 /// Processes traced at once.
 pub const MAX_PROCS: u32 = 16 * 1024;
+/// Objects of TLS libraries whose state the kernel side keeps (least recently used go first).
+pub const MAX_OBJECTS: u32 = 16 * 1024;
+/// Random numbers of ClientHellos that are kept until an object is found that has them (least recently used go first).
+pub const MAX_HELLOS: u32 = 16 * 1024;
+/// Threads whose call of a TLS library is kept (least recently used go first).
+pub const MAX_CALLS: u32 = 16 * 1024;

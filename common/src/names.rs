@@ -63,4 +63,10 @@ pub mod program {
     pub const PROC_EXEC: &str = "proc_exec";
     /// A thread ended.
     pub const PROC_EXIT: &str = "proc_exit";
+    /// A function of a TLS library is called.
+    pub const TLS_ENTER: &str = "tls_enter";
+    /// A function of a TLS library returns.
+    pub const TLS_LEAVE: &str = "tls_leave";
+    /// An object of a TLS library is freed.
+    pub const TLS_FREE: &str = "tls_free";
 }

@@ -19,6 +19,7 @@ mod read;
 mod sock;
 mod syscall;
 mod tcp;
+mod tls;
 mod uring;
 mod user;
 

@@ -2,7 +2,7 @@
 //! Out: `agent/golang/src/offsets.txt`, measured in the debug information of small programs built with each of them.
 //!
 //! The releases are the first and the last one (that resolves) of each minor one: where both agree, so do those between. A
-//! module's layout may depend on the compiler: each is built with two, and a member that differs is left out.
+//! module's layout may depend on the compiler: each is built with the oldest and the newest one, which must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -26,12 +26,51 @@ const RELEASES: [&str; 11] = [
 struct Module {
     name: &'static str,
     program: &'static str,
-    versions: &'static [&'static str],
-    /// Compilers, the first and the last that all versions build with.
-    compilers: [&'static str; 2],
+    /// Versions, each with the oldest compiler of [`RELEASES`] that takes it.
+    versions: &'static [(&'static str, &'static str)],
 }
 
-const MODULES: [Module; 0] = [];
+const MODULES: [Module; 2] = [
+    Module {
+        name: "golang.org/x/net",
+        program: include_str!("offsets/xnet.go.txt"),
+        versions: &[
+            ("0.17.0", "1.21.13"),
+            ("0.21.0", "1.21.13"),
+            ("0.25.0", "1.21.13"),
+            ("0.30.0", "1.21.13"),
+            ("0.34.0", "1.21.13"),
+            ("0.38.0", "1.23.12"),
+            ("0.43.0", "1.23.12"),
+            ("0.47.0", "1.24.11"),
+            ("0.50.0", "1.24.11"),
+            ("0.56.0", "1.25.5"),
+        ],
+    },
+    Module {
+        name: "google.golang.org/grpc",
+        program: include_str!("offsets/grpc.go.txt"),
+        versions: &[
+            ("1.56.3", "1.21.13"),
+            ("1.58.3", "1.21.13"),
+            ("1.60.1", "1.21.13"),
+            ("1.62.2", "1.21.13"),
+            ("1.63.2", "1.21.13"),
+            ("1.64.1", "1.21.13"),
+            ("1.65.0", "1.21.13"),
+            ("1.66.3", "1.21.13"),
+            ("1.67.3", "1.21.13"),
+            ("1.68.2", "1.22.12"),
+            ("1.69.4", "1.22.12"),
+            ("1.70.0", "1.22.12"),
+            ("1.72.2", "1.23.12"),
+            ("1.74.2", "1.23.12"),
+            ("1.76.0", "1.24.11"),
+            ("1.78.0", "1.24.11"),
+            ("1.81.1", "1.25.5"),
+        ],
+    },
+];
 
 const STD_PROGRAM: &str = include_str!("offsets/std.go.txt");
 
@@ -60,9 +99,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     rows(&mut text, "std", &builds)?;
     for module in &MODULES {
         let mut builds = Vec::new();
-        for version in module.versions {
+        for (version, oldest) in module.versions {
             let mut results = Vec::new();
-            for compiler in module.compilers {
+            for compiler in [*oldest, installed.as_str()] {
                 let toolchain = if compiler == installed { "local".into() } else { format!("go{compiler}") };
                 let place = work.join(format!("{}-{version}-{compiler}", module.name.replace('/', "-")));
                 let program =
@@ -70,8 +109,10 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
                 results.push(measure(module.name, &program)?);
             }
             let [one, other] = results.as_slice() else { bail!("two compilers") };
-            let agreed = one.iter().filter(|(key, offset)| other.get(*key) == Some(offset));
-            builds.push(((*version).to_owned(), agreed.map(|(key, offset)| (*key, *offset)).collect()));
+            if one != other {
+                bail!("{} {version} is laid out differently by {oldest} and {installed}", module.name);
+            }
+            builds.push(((*version).to_owned(), one.clone()));
             println!("go-offsets: {} {version}", module.name);
         }
         rows(&mut text, module.name, &builds)?;
@@ -101,6 +142,7 @@ fn build(place: &Path, toolchain: &str, program: &str, modules: &[String]) -> Re
     }
     fs::create_dir_all(place)?;
     fs::write(place.join("main.go"), program)?;
+    let _ = fs::remove_file(place.join("go.sum"));
     fs::write(place.join("go.mod"), "module example.org/offsets\n\ngo 1.21\n")?;
     let go = |arguments: &[&str]| -> Result<()> {
         let mut command = Command::new("go");

@@ -67,22 +67,25 @@ pub enum Unknown {
 }
 
 /// A Go program.
-pub struct Binary {
-    image: Image,
+pub struct Binary<'a> {
+    image: Image<'a>,
     /// What it says about its making.
     pub info: BuildInfo,
     functions: Option<Functions>,
     members: OnceCell<Option<Members>>,
 }
 
-impl Binary {
+impl Binary<'static> {
     /// Opens a program file: `/proc/PID/exe` works also where the file is gone.
     pub fn open(path: &Path) -> Result<Self, GoError> {
         Self::read(Box::new(Opened::new(File::open(path)?)?))
     }
 
+}
+
+impl<'a> Binary<'a> {
     /// Looks into bytes.
-    pub fn read(bytes: Box<dyn Bytes + Send>) -> Result<Self, GoError> {
+    pub fn read(bytes: Box<dyn Bytes + Send + 'a>) -> Result<Self, GoError> {
         let image = Image::parse(bytes).ok_or(GoError::NotGo)?;
         let info = BuildInfo::read(&image).ok_or(GoError::NotGo)?;
         let functions = Functions::locate(&image);

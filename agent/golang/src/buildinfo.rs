@@ -35,7 +35,7 @@ impl BuildInfo {
         self.modules.iter().find(|(module, _)| &**module == path).map(|(_, version)| &**version)
     }
 
-    pub(crate) fn read(image: &Image) -> Option<Self> {
+    pub(crate) fn read(image: &Image<'_>) -> Option<Self> {
         let place = find(image)?;
         let head = piece(&*image.bytes, place, 32)?;
         let (compiler, list) = match head.get(15)? & 2 {
@@ -77,7 +77,7 @@ impl BuildInfo {
 }
 
 /// Where the block is in the file.
-fn find(image: &Image) -> Option<u64> {
+fn find(image: &Image<'_>) -> Option<u64> {
     if let Some(section) = image.section(".go.buildinfo") {
         return search(image, section.offset, section.size);
     }
@@ -86,7 +86,7 @@ fn find(image: &Image) -> Option<u64> {
     writable.find_map(|segment| search(image, segment.offset, segment.size))
 }
 
-fn search(image: &Image, offset: u64, len: u64) -> Option<u64> {
+fn search(image: &Image<'_>, offset: u64, len: u64) -> Option<u64> {
     let mut window = Window::new(&*image.bytes, offset, len);
     let mut at = 0;
     while let Some(held) = window.rest(at) {
@@ -105,7 +105,7 @@ fn search(image: &Image, offset: u64, len: u64) -> Option<u64> {
 }
 
 /// A string with its length before it, and where the next one is.
-fn inline(image: &Image, place: u64) -> Option<(Vec<u8>, u64)> {
+fn inline(image: &Image<'_>, place: u64) -> Option<(Vec<u8>, u64)> {
     let mut len = 0_u64;
     let mut at = place;
     for shift in (0..).step_by(7).take(5) {
@@ -123,7 +123,7 @@ fn inline(image: &Image, place: u64) -> Option<(Vec<u8>, u64)> {
 }
 
 /// The string that a string header at an address tells of.
-fn pointed(image: &Image, header: u64) -> Option<Vec<u8>> {
+fn pointed(image: &Image<'_>, header: u64) -> Option<Vec<u8>> {
     let data = image.pointer(header)?;
     let len = u64_at(&image.at(header.checked_add(8)?, 8)?, 0)?;
     image.at(data, (len <= MAX_LIST).then_some(len)?)

@@ -45,6 +45,16 @@ impl Bytes for Opened {
 
 impl Bytes for Vec<u8> {
     fn size(&self) -> u64 {
+        self.as_slice().size()
+    }
+
+    fn fill(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.as_slice().fill(offset, into)
+    }
+}
+
+impl Bytes for &[u8] {
+    fn size(&self) -> u64 {
         self.len() as u64
     }
 

@@ -35,13 +35,13 @@ impl Key {
 /// Programs looked into so far; those not asked for the longest go first.
 #[derive(Default)]
 pub struct Binaries {
-    kept: HashMap<Key, (u64, Option<Rc<Binary>>)>,
+    kept: HashMap<Key, (u64, Option<Rc<Binary<'static>>>)>,
     clock: u64,
 }
 
 impl Binaries {
     /// The program of a file, such as `/proc/PID/exe`.
-    pub fn get(&mut self, path: &Path) -> Result<Rc<Binary>, GoError> {
+    pub fn get(&mut self, path: &Path) -> Result<Rc<Binary<'static>>, GoError> {
         let file = File::open(path)?;
         let key = Key::of(&file.metadata()?);
         self.clock += 1;

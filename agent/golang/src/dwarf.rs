@@ -41,7 +41,7 @@ impl Members {
     }
 
     /// Reads the wanted structs. Nothing if there is no debug information, or none that we can read.
-    pub(crate) fn read(image: &Image, structs: &[&str]) -> Option<Self> {
+    pub(crate) fn read(image: &Image<'_>, structs: &[&str]) -> Option<Self> {
         let abbreviations = whole(image, image.section(".debug_abbrev")?)?;
         let abbreviations = DebugAbbrev::new(&abbreviations, LittleEndian);
         let mut stream = stream(image, image.section(".debug_info")?)?.take(MAX_INFO);
@@ -116,14 +116,14 @@ fn next_unit(stream: &mut impl Read, unit: &mut Vec<u8>) -> Option<()> {
 }
 
 /// All of a section, which must be short.
-fn whole(image: &Image, section: &Section) -> Option<Vec<u8>> {
+fn whole(image: &Image<'_>, section: &Section) -> Option<Vec<u8>> {
     let mut all = Vec::new();
     let read = stream(image, section)?.take(MAX_ABBREVIATIONS + 1).read_to_end(&mut all).ok()?;
     (read as u64 <= MAX_ABBREVIATIONS).then_some(all)
 }
 
 /// The bytes of a section, taken apart if they are compressed.
-fn stream<'a>(image: &'a Image, section: &Section) -> Option<Box<dyn Read + 'a>> {
+fn stream<'a>(image: &'a Image<'_>, section: &Section) -> Option<Box<dyn Read + 'a>> {
     let end = section.offset.checked_add(section.size)?.min(image.bytes.size());
     let from = |at| Reader { bytes: &*image.bytes, at, end };
     if !section.compressed() {

@@ -60,7 +60,7 @@ pub(crate) struct Functions {
 
 impl Functions {
     /// Finds the tables.
-    pub(crate) fn locate(image: &Image) -> Option<Self> {
+    pub(crate) fn locate(image: &Image<'_>) -> Option<Self> {
         let named = [".gopclntab", ".data.rel.ro.gopclntab"].iter().find_map(|name| image.section(name));
         if let Some(section) = named {
             return Self::at(image, section.offset, section.size);
@@ -90,7 +90,7 @@ impl Functions {
         })
     }
 
-    fn at(image: &Image, place: u64, size: u64) -> Option<Self> {
+    fn at(image: &Image<'_>, place: u64, size: u64) -> Option<Self> {
         let head = piece(&*image.bytes, place, HEAD)?;
         let magic = u32_at(&head, 0)?;
         if !matches!(magic, MAGIC_118 | MAGIC_120) || head.get(4..8)? != [0, 0, 1, 8] {
@@ -122,7 +122,7 @@ impl Functions {
     }
 
     /// Looks for names, all in one walk over the tables.
-    pub(crate) fn find<'n>(&self, image: &Image, wanted: &[&'n str]) -> HashMap<&'n str, Found> {
+    pub(crate) fn find<'n>(&self, image: &Image<'_>, wanted: &[&'n str]) -> HashMap<&'n str, Found> {
         let mut found: HashMap<&str, Found> = wanted.iter().map(|name| (*name, Found::Absent)).collect();
         let offsets = self.name_offsets(image, &mut found);
         if offsets.is_empty() {
@@ -144,7 +144,7 @@ impl Functions {
     }
 
     /// The name of the function that an address is in.
-    pub(crate) fn name_of(&self, image: &Image, address: u64) -> Option<(String, Function)> {
+    pub(crate) fn name_of(&self, image: &Image<'_>, address: u64) -> Option<(String, Function)> {
         let target = u32::try_from(address.checked_sub(self.text)?).ok()?;
         let entry = |index: u64| {
             let place = self.entries.0.checked_add(index * 8)?;
@@ -181,7 +181,7 @@ impl Functions {
         Some((entry, records.u32(u64::from(record).checked_add(4)?)?))
     }
 
-    fn function(&self, image: &Image, start: u32, end: u32) -> Option<Function> {
+    fn function(&self, image: &Image<'_>, start: u32, end: u32) -> Option<Function> {
         let address = self.text.checked_add(u64::from(start))?;
         let size = u64::from(end.checked_sub(start)?);
         let offset = image.offset_of(address).filter(|_| image.executable(address))?;
@@ -189,7 +189,7 @@ impl Functions {
     }
 
     /// Where the wanted names stand in the table of names. Names that stand there are in the program, inlined at least.
-    fn name_offsets<'n>(&self, image: &Image, found: &mut HashMap<&'n str, Found>) -> HashMap<u32, &'n str> {
+    fn name_offsets<'n>(&self, image: &Image<'_>, found: &mut HashMap<&'n str, Found>) -> HashMap<u32, &'n str> {
         let mut offsets = HashMap::new();
         let mut window = Window::new(&*image.bytes, self.names.0, self.names.1);
         let mut at = 0;
@@ -215,7 +215,7 @@ impl Functions {
 }
 
 /// The start of the text as the module's own record has it: the record begins with a pointer to the table.
-fn module_text(image: &Image, table: u64, first: u64) -> Option<u64> {
+fn module_text(image: &Image<'_>, table: u64, first: u64) -> Option<u64> {
     let agrees = |record: u64| {
         let minpc = image.pointer(record.checked_add(MODULE_MINPC)?)?;
         let text = image.pointer(record.checked_add(MODULE_TEXT)?)?;

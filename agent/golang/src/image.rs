@@ -73,8 +73,8 @@ impl Section {
 }
 
 /// A 64-bit little-endian ELF file.
-pub(crate) struct Image {
-    pub(crate) bytes: Box<dyn Bytes + Send>,
+pub(crate) struct Image<'a> {
+    pub(crate) bytes: Box<dyn Bytes + Send + 'a>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) sections: Vec<Section>,
     /// Whether the kernel chooses the address.
@@ -85,9 +85,9 @@ pub(crate) struct Image {
     pub(crate) entry: u64,
 }
 
-impl Image {
+impl<'a> Image<'a> {
     /// Reads the headers. Nothing if this is not such a file.
-    pub(crate) fn parse(source: Box<dyn Bytes + Send>) -> Option<Self> {
+    pub(crate) fn parse(source: Box<dyn Bytes + Send + 'a>) -> Option<Self> {
         let bytes = &*source;
         let head = piece(bytes, 0, 64)?;
         if head.get(..6)? != b"\x7fELF\x02\x01" {

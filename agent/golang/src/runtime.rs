@@ -33,7 +33,7 @@ pub struct Runtime {
 
 impl Runtime {
     /// Offsets of a program.
-    pub fn of(binary: &Binary) -> Result<Self, Unknown> {
+    pub fn of(binary: &Binary<'_>) -> Result<Self, Unknown> {
         let g = |member| binary.offset("runtime.g", member);
         let m = |member| binary.offset("runtime.m", member);
         Ok(Self {
@@ -56,7 +56,7 @@ impl Runtime {
 
 /// What the kernel added to the addresses of a program file (`process` is `/proc/PID`): to be taken off a `startpc` before it is
 /// looked up. Nothing if the process is gone.
-pub fn load_bias(binary: &Binary, process: &Path) -> Option<u64> {
+pub fn load_bias(binary: &Binary<'_>, process: &Path) -> Option<u64> {
     if !binary.movable() {
         return Some(0);
     }

@@ -4,6 +4,8 @@
 //! sentence. What to look for in a file is an [`Instrument`]'s; everything else (when a file is looked at, that it is looked
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
+pub mod tls;
+
 use std::fmt;
 
 use crate::placement::{Elf, Refusal, Rules, Site};

@@ -96,9 +96,9 @@ pub fn cost_of_missing(global: &str) -> &'static str {
         "OFF_TASK_SIGNAL" | "OFF_SIGNAL_LIVE" => "the end of a process is found by looking, a little later",
         "OFF_TASK_EXIT_CODE" => "exit codes of processes are not known",
         "OFF_REGS_R14" | "OFF_REGS_SP" => {
-            "goroutines are not known, so calls of Go programs find their parents by thread only"
+            "goroutines are not known, so calls of Go programs find their parents by thread only, and plaintext of TLS libraries is not captured"
         }
-        "OFF_TASK_FSBASE" => "goroutines in C code are not known",
+        "OFF_TASK_FSBASE" => "goroutines of programs that use C are not always known",
         _ => NOTHING,
     }
 }
