@@ -19,7 +19,7 @@ const PAUSE: (u32, Duration) = (20, Duration::from_millis(1));
 
 /// A Go process.
 struct Program {
-    binary: Rc<Binary>,
+    binary: Rc<Binary<'static>>,
     /// What the kernel added to the addresses of the file.
     bias: u64,
     layout: Layout,

@@ -35,7 +35,7 @@ pub struct Goroutine {
 }
 
 /// Address of the list, as the file has it.
-pub(super) fn list(binary: &Binary) -> Option<u64> {
+pub(super) fn list(binary: &Binary<'_>) -> Option<u64> {
     let Some(Found::Function(adder)) = binary.find(&[ADDER]).remove(ADDER) else { return None };
     words(&binary.code(adder)?, adder.address)
 }
