@@ -12,6 +12,8 @@ pub const VERDICTS: &str = "VERDICTS";
 pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
+/// Thread -> its call of a socket function. Used by plane `kprobe` only; elsewhere it has one entry.
+pub const ENTERED: &str = "ENTERED";
 
 /// Programs, as functions of the BPF object.
 pub mod program {
