@@ -661,6 +661,7 @@ pub(super) fn kernel_stage(values: &[(&'static str, u64)]) -> Stage {
             (Flow::Out, "shipped to the ring", of(counters::SHIPPED)),
             (Flow::Drop, "ring full", of(counters::RING_FULL_DATA)),
             (Flow::Drop, "connection ignored", of(counters::IGNORED)),
+            (Flow::Drop, "connection encrypted", of(counters::ENCRYPTED)),
             (Flow::Drop, "connection map full", of(counters::CONN_FULL)),
         ],
         notes: vec![],
