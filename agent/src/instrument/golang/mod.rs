@@ -26,6 +26,11 @@ impl Instrument for Golang {
         "go"
     }
 
+    fn programs(&self) -> &'static [&'static str] {
+        use spanwise_common::names::program::{GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_OPENS, GO_SERVES};
+        &[GO_ENCRYPT, GO_DECRYPT, GO_SERVES, GO_CALLS, GO_OPENS]
+    }
+
     fn wants(&self, facts: &Facts<'_>) -> bool {
         facts.is_program && facts.language == Language::Go
     }
