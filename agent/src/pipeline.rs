@@ -68,6 +68,8 @@ pub trait Origin: Who {
     }
     /// Bytes left a socket that no hook saw.
     fn unseen(&mut self) {}
+    /// A process may have loaded code; `more` if it surely has.
+    fn mapped(&mut self, _tgid: u32, _more: bool) {}
     /// Whether the children of traced processes are traced from now on.
     fn follow(&mut self, _new: bool) {}
 }
@@ -203,6 +205,7 @@ impl<O: Origin> Pipeline<O> {
                     }
                     Record::Join(join) => sessions.join(&join, origin, output),
                     Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
+                    Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
                     Record::Data(..) | Record::Plain(..) => {}
                 }
             }

@@ -13,6 +13,9 @@ pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
 
+/// Sites under test to hits.
+pub const TRIAL: &str = "TRIAL";
+
 /// Programs, as functions of the BPF object.
 pub mod program {
     /// Plane `sock`: a send completed.
@@ -67,6 +70,12 @@ pub mod program {
     pub const TLS_ENTER: &str = "tls_enter";
     /// A function of a TLS library returns.
     pub const TLS_LEAVE: &str = "tls_leave";
+    /// An object of a TLS library is made.
+    pub const TLS_NEW: &str = "tls_new";
     /// An object of a TLS library is freed.
     pub const TLS_FREE: &str = "tls_free";
+    /// A process looks for room in its memory.
+    pub const CODE_MAPPED: &str = "code_mapped";
+    /// A probe on user code that counts, for tests.
+    pub const UP_TRIAL: &str = "up_trial";
 }

@@ -12,6 +12,7 @@ mod emit;
 mod fentry;
 mod golang;
 mod kprobe;
+mod mapped;
 mod maps;
 mod offsets;
 mod process;
@@ -20,6 +21,7 @@ mod sock;
 mod syscall;
 mod tcp;
 mod tls;
+mod uprobe;
 mod uring;
 mod user;
 

@@ -10,6 +10,7 @@ mod goroutines;
 mod inspect;
 mod language;
 mod listing;
+pub mod maps;
 mod name;
 mod procfs;
 mod registry;
