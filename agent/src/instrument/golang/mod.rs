@@ -106,9 +106,9 @@ impl<'a> Program<'a, '_> {
                 let function = self.elf.function(name, at.address, at.size);
                 function.ok_or_else(|| Refusal::NoCode(name.to_owned()).into())
             }
-            Some(Looked::Inlined) => {
-                Err(Lack::Said(format!("{name}: the compiler has put it into its callers, where it cannot be hooked")))
-            }
+            Some(Looked::Inlined) => Err(Lack::Said(format!(
+                "{name}: the compiler has put it into its callers, where it cannot be hooked"
+            ))),
             _ => Err(Lack::Unused),
         }
     }
@@ -153,7 +153,9 @@ impl<'a> Program<'a, '_> {
 
 /// A member is not where all measured versions have it.
 fn moved(of: &str, strukt: &str, member: &str) -> Lack {
-    Lack::Said(format!("{of} has {strukt}.{member} at a place that is not expected: what needs it is not captured"))
+    Lack::Said(format!(
+        "{of} has {strukt}.{member} at a place that is not expected: what needs it is not captured"
+    ))
 }
 
 /// An offset for the bits of a cookie.
