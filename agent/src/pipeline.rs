@@ -182,6 +182,10 @@ impl<O: Origin> Pipeline<O> {
                 tail.sees(data.header.tgid, data.task, data.header.at_ns);
                 sessions.data(&data, payload, origin, output);
             }
+            Some(Record::Plain(plain, payload)) => {
+                self.records += 1;
+                sessions.plain(&plain, payload, origin, output);
+            }
             Some(other) => {
                 self.others += 1;
                 match other {
@@ -200,10 +204,9 @@ impl<O: Origin> Pipeline<O> {
                         origin.exit(tgid);
                     }
                     Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
-                    // Not made by any program yet.
-                    Record::Plain(..) | Record::Join(_) => {}
+                    Record::Join(join) => sessions.join(&join, origin, output),
                     Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
-                    Record::Data(..) => {}
+                    Record::Data(..) | Record::Plain(..) => {}
                 }
             }
             None => self.malformed += 1,

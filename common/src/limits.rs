@@ -30,5 +30,9 @@ pub const MAX_PROCS: u32 = 16 * 1024;
 pub const MAX_OBJECTS: u32 = 16 * 1024;
 /// Random numbers of ClientHellos that are kept until an object is found that has them (least recently used go first).
 pub const MAX_HELLOS: u32 = 16 * 1024;
+/// Go processes whose layouts of `crypto/tls` the kernel side keeps.
+pub const MAX_GO: u32 = 4 * 1024;
+/// Streams of Go clients between their making and their opening (least recently used go first).
+pub const MAX_GO_STREAMS: u32 = 16 * 1024;
 /// Threads whose call of a TLS library is kept (least recently used go first).
 pub const MAX_CALLS: u32 = 16 * 1024;

@@ -10,8 +10,12 @@ pub const CONNS: &str = "CONNS";
 pub const VERDICTS: &str = "VERDICTS";
 /// Number to `golang::Layout`.
 pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
+/// Process id to `golang::Tls`.
+pub const GO_TLS: &str = "GO_TLS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
+/// Thread -> its call of a socket function. Used by plane `kprobe` only; elsewhere it has one entry.
+pub const ENTERED: &str = "ENTERED";
 
 /// Sites under test to hits.
 pub const TRIAL: &str = "TRIAL";
@@ -76,4 +80,14 @@ pub mod program {
     pub const TLS_LEAVE: &str = "tls_leave";
     /// An object of a TLS library is freed.
     pub const TLS_FREE: &str = "tls_free";
+    /// Go's crypto/tls is about to encrypt a record.
+    pub const GO_ENCRYPT: &str = "go_encrypt";
+    /// Go's crypto/tls has decrypted a record.
+    pub const GO_DECRYPT: &str = "go_decrypt";
+    /// A goroutine of a Go program serves an HTTP/2 stream.
+    pub const GO_SERVES: &str = "go_serves";
+    /// A goroutine of a Go program makes an HTTP/2 stream that another will open.
+    pub const GO_CALLS: &str = "go_calls";
+    /// That stream is opened.
+    pub const GO_OPENS: &str = "go_opens";
 }

@@ -11,6 +11,7 @@ mod conn;
 mod emit;
 mod fentry;
 mod golang;
+mod gonet;
 mod kprobe;
 mod mapped;
 mod maps;

@@ -5,6 +5,7 @@
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
 mod files;
+pub mod golang;
 mod look;
 pub mod tls;
 mod trial;
@@ -22,7 +23,7 @@ pub use worker::{Instruments, News};
 /// Every instrument there is.
 #[must_use]
 pub fn all() -> Vec<Arc<dyn Instrument>> {
-    let mut all: Vec<Arc<dyn Instrument>> = Vec::new();
+    let mut all: Vec<Arc<dyn Instrument>> = vec![Arc::new(golang::Golang)];
     all.extend(trial::Trial::of_environment().map(|trial| Arc::new(trial) as Arc<dyn Instrument>));
     all
 }

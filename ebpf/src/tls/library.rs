@@ -7,7 +7,7 @@ use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use spanwise_common::config::proc;
 use spanwise_common::counters as count;
-use spanwise_common::event::Direction;
+use spanwise_common::event::{Direction, Task};
 use spanwise_common::place::{own, place};
 use spanwise_common::tls::call;
 
@@ -125,7 +125,7 @@ fn left(ctx: &ProbeContext) -> Option<()> {
     if object.cookie == 0 || object.random != 0 {
         hello::join(object, under_way.object, cookie, id);
     }
-    plain::chunk(object, under_way, moved as u32, direction, id)
+    plain::chunk(object, under_way, moved as u32, direction, id, Task::default())
 }
 
 #[inline(always)]
