@@ -4,6 +4,7 @@
 //! sentence. What to look for in a file is an [`Instrument`]'s; everything else (when a file is looked at, that it is looked
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
+mod explain;
 mod files;
 pub mod golang;
 mod look;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use crate::placement::{Elf, Refusal, Rules, Site};
 use crate::process::Language;
 
+pub use explain::{Explained, explain};
 pub use look::{Findings, look};
 pub use worker::{Instruments, News};
 
