@@ -14,6 +14,8 @@ pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
 pub const GO_TLS: &str = "GO_TLS";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
+/// Thread -> its call of a socket function. Used by plane `kprobe` only; elsewhere it has one entry.
+pub const ENTERED: &str = "ENTERED";
 
 /// Sites under test to hits.
 pub const TRIAL: &str = "TRIAL";

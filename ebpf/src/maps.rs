@@ -99,7 +99,7 @@ pub struct Entered {
 }
 
 /// Thread -> its call of a socket function. Written and emptied by the hooks of plane `kprobe`; bounded by the threads that
-/// wait on sockets, least recently used go first.
+/// wait on sockets, least recently used go first. Loaded with one entry for every other plane.
 #[map]
 pub static ENTERED: LruHashMap<u64, Entered> = LruHashMap::with_max_entries(16 * 1024, 0);
 

@@ -26,10 +26,10 @@ use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
 use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
-use crate::process::{Goroutines, Language, Naming, Process, Registry, Service, descendants};
+use crate::process::{Goroutine, Goroutines, Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
 use crate::span::clock::Clock;
-use crate::span::correlate::{Role, role};
+use crate::span::correlate::{Role, Started, role};
 use crate::telemetry::{Flow, Stage, render, to_json};
 
 /// Records handled before the clock is looked at.
@@ -215,6 +215,11 @@ impl Origin for Live {
     fn role(&mut self, tgid: u32, start: u64) -> Role {
         let name = self.goroutines.function(tgid, start);
         name.map_or_else(Role::default, |name| role::of(&name))
+    }
+
+    fn tasks(&mut self, tgid: u32) -> Option<Vec<Started>> {
+        let started = |Goroutine { id, parent, start }| Started { id, parent, start };
+        Some(self.goroutines.all(tgid)?.into_iter().map(started).collect())
     }
 
     fn unseen(&mut self) {

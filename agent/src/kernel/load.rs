@@ -177,10 +177,12 @@ impl Kernel {
             return Err(LoadError::Lacking(sentence));
         }
         let uring = plane::uring(host);
-        match Self::load_with(asked, host, uring) {
+        let plane = plane::candidates(asked).find(|plane| plane.obstacle(host).is_none());
+        let calls = plane == Some(Plane::Kprobe);
+        match Self::load_with(asked, host, uring, calls) {
             Err(LoadError::Uring(why)) => {
                 // The other programs must know that nobody watches, and what they know is fixed when they are loaded.
-                let mut kernel = Self::load_with(asked, host, None)?;
+                let mut kernel = Self::load_with(asked, host, None, calls)?;
                 kernel.losses.push(why);
                 Ok(kernel)
             }
@@ -192,7 +194,13 @@ impl Kernel {
         }
     }
 
-    fn load_with(asked: PlaneChoice, host: &Host, uring: Option<Hooked>) -> Result<Self, LoadError> {
+    /// `calls`: with room for the calls that plane `kprobe` remembers. Maps are made before it is known which plane loads.
+    fn load_with(
+        asked: PlaneChoice,
+        host: &Host,
+        uring: Option<Hooked>,
+        calls: bool,
+    ) -> Result<Self, LoadError> {
         let blob = typed::blob(host.btf(), plane::hooks());
         let types = aya::Btf::parse(&blob, Endianness::default()).map_err(other)?;
         drop(blob);
@@ -203,12 +211,19 @@ impl Kernel {
             loader.override_global(name, value, false);
         }
         loader.override_global("FEATURES", &features, false);
+        if !calls {
+            loader.map_max_entries(names::ENTERED, 1);
+        }
         for map in host.faults().of(fault::Kind::Map) {
             loader.map_max_entries(map, 0);
         }
         let mut ebpf = loader.load(object::bytes()).map_err(map_refused)?;
         let mut losses: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
         let plane = Self::choose(asked, host, &mut ebpf, &types)?;
+        if plane == Plane::Kprobe && !calls {
+            drop(ebpf);
+            return Self::load_with(asked, host, uring, true);
+        }
         let mut programs: Vec<(Hooked, bool)> =
             plane.programs().iter().map(|hooked| (*hooked, true)).collect();
         if let Some((name, hook)) = uring.filter(|_| plane.sees_uring()) {

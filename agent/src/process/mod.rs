@@ -17,6 +17,7 @@ mod registry;
 mod service;
 mod services;
 mod sockets;
+mod tasks;
 
 pub use goroutines::Goroutines;
 pub use inspect::{InspectError, Process};
@@ -25,3 +26,4 @@ pub use procfs::Proc;
 pub use registry::{Registry, descendants};
 pub use service::{Language, Service};
 pub use services::{Naming, Services};
+pub use tasks::Goroutine;

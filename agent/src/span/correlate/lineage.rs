@@ -163,6 +163,11 @@ impl Lineage {
         self.objects.insert(object, id);
     }
 
+    /// Who made the call kept in `object`.
+    pub(super) fn caller_by_object(&mut self, object: u64) -> Option<u64> {
+        self.objects.remove(object)
+    }
+
     /// The call kept in `object` is carried here.
     pub(super) fn names_object(&mut self, object: u64, place: u64) {
         if let Some(id) = self.objects.remove(object) {
