@@ -90,7 +90,9 @@ fn serves(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<W
     }
     let conn = short(member(kind.server, "conn")?, u16::MAX);
     let number = short(member(kind.stream, "id")?, path::OFFSET);
-    let (Some(conn), Some(number)) = (conn, number) else { return Err(moved(kind.module, kind.server, "conn")) };
+    let (Some(conn), Some(number)) = (conn, number) else {
+        return Err(moved(kind.module, kind.server, "conn"));
+    };
     let values = [Value::Argument(0), Value::Argument(1)];
     let site = placement::entry(&function, &Needs { abi: Abi::Go, values: &values }, facts.rules)?;
     let at = |index: usize| site.places.get(index).copied().unwrap_or(Place::NOWHERE);
