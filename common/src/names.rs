@@ -82,8 +82,12 @@ pub mod program {
     pub const GO_ENCRYPT: &str = "go_encrypt";
     /// Go's crypto/tls has decrypted a record.
     pub const GO_DECRYPT: &str = "go_decrypt";
+    /// A goroutine of a Go program is about to make an HTTP/1 call.
+    pub const GO_HTTP_CALL: &str = "go_http_call";
     /// A goroutine of a Go program serves an HTTP/2 stream.
     pub const GO_SERVES: &str = "go_serves";
+    /// A goroutine of a Go program writes the head of a request on an HTTP/2 stream.
+    pub const GO_WRITES: &str = "go_writes";
     /// A goroutine of a Go program makes an HTTP/2 stream that another will open.
     pub const GO_CALLS: &str = "go_calls";
     /// That stream is opened.

@@ -4,6 +4,7 @@
 //! records. The connection is read from the program's own structs, down to the file descriptor, and is exact or not given.
 
 pub mod conn;
+pub mod http1;
 pub mod maps;
 pub mod streams;
 pub mod tls;
