@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod fuzz;
 mod harm;
+mod instructions;
 mod run;
 mod setup;
 mod soak;
@@ -42,6 +43,9 @@ cargo xtask COMMAND [options]
                         fuzz the parsers, 600 seconds unless told otherwise
   verifier [--write]    instructions that the verifier looked at in each BPF program, against docs/verifier.json (as root);
                         --write records those of this kernel
+  instructions --recording FILE [--top N] [--exporter otlp|none]
+                        instructions that the agent takes for each span of a recording (`spanwise attach --record FILE`), by
+                        function; counted by valgrind, so that nothing else that runs changes them
 ";
 
 fn main() -> ExitCode {
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         "soak" => soak::main(&rest),
         "fuzz" => fuzz::main(&rest),
         "verifier" => verifier::main(&rest),
+        "instructions" => instructions::main(&rest),
         "vm" => vm::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
