@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spanwise_common::conn::{Info, Verdict};
-use spanwise_common::event::flags;
+use spanwise_common::event::{Task, flags};
 
 use crate::attribute::Attribute;
 use crate::config::Settings;
@@ -37,7 +37,7 @@ use crate::sample::Sampler;
 use crate::session::{Effort, Outcome, Output, Sessions, Who};
 use crate::span::build::{self, Conventions};
 use crate::span::clock::Clock;
-use crate::span::correlate::{Correlator, Settings as CorrelateSettings};
+use crate::span::correlate::{Correlator, Role, Settings as CorrelateSettings, Started};
 use crate::telemetry::{Flow, Stage};
 
 /// How often ends that cannot be seen are looked for, in nanoseconds.
@@ -58,8 +58,18 @@ pub trait Origin: Who {
     fn decide(&mut self, cookie: u64, verdict: Verdict);
     /// A connection is over.
     fn forget(&mut self, cookie: u64);
+    /// What a function is for that tasks (goroutines) begin at.
+    fn role(&mut self, _tgid: u32, _start: u64) -> Role {
+        Role::Plain
+    }
+    /// All tasks (goroutines) of a process as they are now, unless that cannot be had or costs too much.
+    fn tasks(&mut self, _tgid: u32) -> Option<Vec<Started>> {
+        None
+    }
     /// Bytes left a socket that no hook saw.
     fn unseen(&mut self) {}
+    /// A process may have loaded code; `more` if it surely has.
+    fn mapped(&mut self, _tgid: u32, _more: bool) {}
     /// Whether the children of traced processes are traced from now on.
     fn follow(&mut self, _new: bool) {}
 }
@@ -103,6 +113,14 @@ impl Tail {
             self.correlator.finish(exchange);
         }
         self.drain();
+    }
+
+    /// Something that a task did comes next.
+    fn sees(&mut self, tgid: u32, task: Task, at_ns: u64) {
+        if task.id != 0 {
+            let task = Started { id: task.id, parent: task.parent, start: task.start };
+            self.correlator.task(tgid, task, at_ns);
+        }
     }
 
     /// Decided exchanges become spans, if the sampler keeps them.
@@ -161,7 +179,12 @@ impl<O: Origin> Pipeline<O> {
                 if data.header.flags & flags::UNSEEN != 0 {
                     origin.unseen();
                 }
+                tail.sees(data.header.tgid, data.task, data.header.at_ns);
                 sessions.data(&data, payload, origin, output);
+            }
+            Some(Record::Plain(plain, payload)) => {
+                self.records += 1;
+                sessions.plain(&plain, payload, origin, output);
             }
             Some(other) => {
                 self.others += 1;
@@ -169,7 +192,10 @@ impl<O: Origin> Pipeline<O> {
                     Record::Open(open) => sessions.open(&open),
                     Record::Close(close) => sessions.close(&close, origin, output),
                     Record::Fork(event) => origin.fork(event.header.tgid, event.other),
-                    Record::Exec(event) => origin.exec(event.header.tgid, event.comm),
+                    Record::Exec(event) => {
+                        tail.correlator.program_changed(event.header.tgid);
+                        origin.exec(event.header.tgid, event.comm);
+                    }
                     Record::Exit(event) => {
                         let (tgid, at_ns) = (event.header.tgid, event.header.at_ns);
                         sessions.exit(tgid, at_ns, origin, output);
@@ -177,9 +203,10 @@ impl<O: Origin> Pipeline<O> {
                         tail.correlator.process_exit(tgid, at_ns);
                         origin.exit(tgid);
                     }
-                    // Not made by any program yet.
-                    Record::Plain(..) | Record::Join(_) | Record::Handoff(_) => {}
-                    Record::Data(..) => {}
+                    Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
+                    Record::Join(join) => sessions.join(&join, origin, output),
+                    Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
+                    Record::Data(..) | Record::Plain(..) => {}
                 }
             }
             None => self.malformed += 1,
@@ -189,6 +216,9 @@ impl<O: Origin> Pipeline<O> {
 
     fn hand_on(&mut self) {
         self.tail.correlator_takes(&mut self.output);
+        let Self { tail, origin, .. } = self;
+        tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
+        tail.correlator.fill_holes(&mut |tgid| origin.tasks(tgid));
         for (cookie, verdict) in self.output.verdicts.drain(..) {
             self.origin.decide(cookie, verdict);
         }

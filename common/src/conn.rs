@@ -18,6 +18,8 @@ pub mod known {
     pub const FROM_START: u8 = 1 << 1;
     /// This process opened it (valid with `FROM_START`).
     pub const OPENER: u8 = 1 << 2;
+    /// Its first bytes began a TLS handshake, while the hooks on the process's TLS library were in place.
+    pub const TLS_START: u8 = 1 << 3;
 }
 
 /// What a connection is and between whom.

@@ -49,4 +49,24 @@ counters! {
     RETURNS_MISSED = 16, "returns missed by kretprobes";
     /// Calls that found no room to wait for their return (plane `kprobe`).
     CALLS_FULL = 17, "calls refused by a full map";
+    /// Transfers on connections whose plaintext comes from a library.
+    ENCRYPTED = 18, "transfers on encrypted connections";
+    /// Chunks of plaintext that passed hooked libraries in traced processes.
+    PLAIN_SEEN = 19, "plaintext chunks seen";
+    /// Records of them put into the ring.
+    PLAIN_SHIPPED = 20, "plaintext chunks shipped";
+    /// Chunks on connections that user space asked to ignore.
+    PLAIN_IGNORED = 21, "plaintext chunks on ignored connections";
+    /// Chunks for which the ring had no room.
+    PLAIN_FULL = 22, "plaintext chunks refused by a full ring";
+    /// Chunks of objects whose connection is not known.
+    PLAIN_UNJOINED = 23, "plaintext chunks of unknown connections";
+    /// Chunks of objects that found no room in their map.
+    PLAIN_CROWDED = 24, "plaintext chunks of objects refused by a full map";
+    /// Calls of a library inside another call of it (TLS in TLS): the outer one is not followed.
+    PLAIN_NESTED = 25, "library calls inside library calls";
+    /// Objects that went on with another connection.
+    TLS_MOVED = 26, "library objects that changed their connection";
+    /// Bytes of plaintext in the chunks seen.
+    PLAIN_BYTES = 27, "plaintext bytes seen";
 }

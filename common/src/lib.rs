@@ -14,6 +14,7 @@ pub mod limits;
 pub mod names;
 pub mod offsets;
 pub mod place;
+pub mod tls;
 
 /// Version of the record layouts; written into recordings and checked when one is replayed.
 pub const WIRE_VERSION: u32 = 3;

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output};
+use spanwise_common::config::proc;
 use spanwise_common::conn::{State, verdict};
 use spanwise_common::counters as count;
 use spanwise_common::event::{Data, Direction, Header, Kind, Open, Task, flags, plane};
@@ -11,6 +12,7 @@ use crate::conn::{self, Seqs, Stream};
 use crate::golang;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH};
 use crate::read::masked;
+use crate::tls;
 use crate::uring;
 use crate::user::{Call, capture};
 
@@ -113,6 +115,12 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
     if fresh {
         open(t, state);
     }
+    if t.bits & proc::TLS != 0
+        && t.moved != 0
+        && let Some(call) = &call
+    {
+        tls::records::inside(t, call, &mut state.info);
+    }
     let starts = state.last != t.direction.0;
     if starts {
         state.last = t.direction.0;
@@ -140,6 +148,10 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
     let seq = sequence(t, state);
     if conn::is_ignored(state) {
         counters[count::IGNORED as usize] += 1;
+        return None;
+    }
+    if state.verdict == verdict::ENCRYPTED {
+        counters[count::ENCRYPTED as usize] += 1;
         return None;
     }
     // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
@@ -203,6 +215,9 @@ fn ship(
         let (got, found) = capture(scratch, place, t.moved, want, t.direction);
         captured = got;
         bits |= found;
+    }
+    if t.bits & proc::TLS != 0 {
+        tls::hello::note(t, &scratch.payload, captured, seq, &mut state.info);
     }
     if captured < t.moved {
         bits |= flags::CUT;

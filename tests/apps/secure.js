@@ -51,7 +51,7 @@ function serve() {
     const [, first, number] = request.url.split('/');
     const answer = (status, data) => {
       response.writeHead(status, { 'content-type': 'text/plain', 'content-length': Buffer.byteLength(data) });
-      response.end(data);
+      response.end(request.method === 'HEAD' ? undefined : data);
     };
     if (first === 'work' && get) {
       get(`/leaf/${number}`).then(([, data]) => answer(200, data), (error) => answer(502, String(error)));

@@ -56,6 +56,11 @@ pub struct Summary {
     pub skipped: Vec<String>,
 }
 
+/// Whether cases run at their full size, which takes much longer: `SPANWISE_TEST_FULL` is set.
+pub fn full() -> bool {
+    std::env::var_os("SPANWISE_TEST_FULL").is_some()
+}
+
 /// Names of all cases.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SUITES.iter().flat_map(|suite| suite.iter()).map(|case| case.name)

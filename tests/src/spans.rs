@@ -69,9 +69,9 @@ impl Span {
         self.resource.get("process.pid")?.parse().ok()
     }
 
-    /// Path of the URL, of either kind of span.
+    /// Path of the URL, of either kind of span; of a remote procedure call, its full method.
     pub fn path(&self) -> &str {
-        if let Some(path) = self.get("url.path") {
+        if let Some(path) = self.get("url.path").or_else(|| self.rpc_method()) {
             return path;
         }
         let url = self.get("url.full").unwrap_or_default();
@@ -80,8 +80,17 @@ impl Span {
         path.split('?').next().unwrap_or(path)
     }
 
-    /// The number that the request carries in its path: the 17 of `/work/17` and `/leaf/17/2`.
+    /// Full method of a remote procedure call, as it was sent.
+    pub fn rpc_method(&self) -> Option<&str> {
+        self.get("rpc.method_original").or_else(|| self.get("rpc.method"))
+    }
+
+    /// The number that the request carries in its path: the 17 of `/work/17` and `/leaf/17/2`, and of the calls
+    /// `load.Work/W17` and `load.Work/L17`.
     pub fn request_number(&self) -> Option<u64> {
+        if let Some(method) = self.rpc_method() {
+            return method.strip_prefix("load.Work/")?.strip_prefix(['W', 'L'])?.parse().ok();
+        }
         let mut parts = self.path().split('/').skip(1);
         parts.next().filter(|word| ["work", "leaf"].contains(word))?;
         parts.next()?.parse().ok()

@@ -7,6 +7,7 @@ mod collector;
 mod degradation;
 mod detach;
 mod environment;
+mod golang_analysis;
 mod governor;
 mod ground;
 mod harm;
@@ -33,6 +34,7 @@ use crate::runner::Case;
 /// All of them, in the order in which they run: cheap ones first.
 pub const SUITES: &[&[Case]] = &[
     ground::CASES,
+    golang_analysis::CASES,
     degradation::CASES,
     run::CASES,
     attach::CASES,

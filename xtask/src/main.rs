@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod harm;
 mod instructions;
+mod offsets;
 mod run;
 mod setup;
 mod soak;
@@ -41,6 +42,8 @@ cargo xtask COMMAND [options]
                         right, wrong and abstained parents per program and concurrency (as root)
   fuzz [--seconds N] [--target NAME]
                         fuzz the parsers, 600 seconds unless told otherwise
+  go-offsets [--write]  layouts of Go structs, measured in programs built with every minor release of Go, against
+                        agent/golang/src/offsets.txt; --write renews it
   verifier [--write]    instructions that the verifier looked at in each BPF program, against docs/verifier.json (as root);
                         --write records those of this kernel
   instructions --recording FILE [--top N] [--exporter otlp|none]
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         "harm" => harm::main(&rest),
         "soak" => soak::main(&rest),
         "fuzz" => fuzz::main(&rest),
+        "go-offsets" => offsets::main(&rest),
         "verifier" => verifier::main(&rest),
         "instructions" => instructions::main(&rest),
         "vm" => vm::main(&rest),

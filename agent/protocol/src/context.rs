@@ -10,6 +10,8 @@ const MAX_STATE: usize = 512;
 const LONG_MEMBER: usize = 128;
 /// Length of a `traceparent` of version 00.
 const PARENT_LEN: usize = 55;
+/// Length of the binary format of version 0: trace id, span id and options, each behind its number.
+const BINARY_LEN: usize = 29;
 
 /// `traceparent` and `tracestate` of one message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +51,39 @@ impl TraceContext {
         Some(Self { trace_id, span_id, flags, state: tracestate.and_then(state) })
     }
 
+    /// Reads a `grpc-trace-bin` value: base64 of version 0 of the binary format.
+    pub fn parse_binary(value: &[u8]) -> Option<Self> {
+        let mut bytes = [0; BINARY_LEN];
+        let mut places = bytes.iter_mut();
+        let (mut bits, mut held) = (0u32, 0);
+        let value = value.trim_ascii();
+        let end = value.iter().rposition(|&b| b != b'=')? + 1;
+        for &digit in value.get(..end)? {
+            bits = bits << 6 | u32::from(sextet(digit)?);
+            held += 6;
+            if held >= 8 {
+                held -= 8;
+                *places.next()? = (bits >> held) as u8;
+            }
+        }
+        // All of it, and nothing behind it.
+        if places.next().is_some() || held >= 6 {
+            return None;
+        }
+        let (&[version, trace], rest) = bytes.split_first_chunk()?;
+        let (trace_id, rest) = rest.split_first_chunk::<16>()?;
+        let (&span, rest) = rest.split_first()?;
+        let (span_id, rest) = rest.split_first_chunk::<8>()?;
+        let &[options, flags] = rest else { return None };
+        let fields = [version, trace, span, options] == [0, 0, 1, 2];
+        (fields && *trace_id != [0; 16] && *span_id != [0; 8]).then_some(Self {
+            trace_id: *trace_id,
+            span_id: *span_id,
+            flags,
+            state: None,
+        })
+    }
+
     /// The value of a `traceparent` header of version 00 with the flags that it defines.
     pub fn to_traceparent(&self) -> String {
         let mut out = String::with_capacity(PARENT_LEN);
@@ -66,6 +101,18 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
     for byte in bytes {
         // Writing to a String cannot fail.
         let _ = write!(out, "{byte:02x}");
+    }
+}
+
+/// The six bits of a digit of base64.
+fn sextet(digit: u8) -> Option<u8> {
+    match digit {
+        b'A'..=b'Z' => Some(digit - b'A'),
+        b'a'..=b'z' => Some(digit - b'a' + 26),
+        b'0'..=b'9' => Some(digit - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
     }
 }
 
@@ -149,6 +196,25 @@ mod tests {
         assert_eq!(context.flags, 1);
         assert_eq!(context.to_traceparent(), PARENT);
         assert_eq!(parse(&format!(" {PARENT}\t"), None).unwrap(), context);
+    }
+
+    #[test]
+    fn the_binary_format_is_read() {
+        let good = "AAAK92UZFs1D3YRI6yEcgDGcAbeta3FpIDMxAgE=";
+        let context = TraceContext::parse_binary(good.as_bytes()).unwrap();
+        assert_eq!(context.to_traceparent(), PARENT);
+        assert_eq!(TraceContext::parse_binary(good.trim_end_matches('=').as_bytes()), Some(context));
+        for bad in [
+            "",
+            "=",
+            "AAAA",
+            &good[..36],
+            &format!("{good}AA"),
+            &good.replace("AAAK", "BAAK"),
+            &good.replace('9', "-"),
+        ] {
+            assert_eq!(TraceContext::parse_binary(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod http1;
 pub mod http2;
 pub mod message;
 mod parser;
+pub mod rpc;
 
 pub use message::{Flow, Head};
 pub use parser::{Detect, Input, Item, LostReason, Parser, What};

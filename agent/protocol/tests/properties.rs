@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use common::{Driver, Step, side};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use spanwise_protocol::{Flow, Item, Parser, What, protocols};
+use spanwise_protocol::{Detect, Flow, Item, Parser, What, protocols};
 
 /// Bytes that lead deeper into a parser than random ones.
 const PIECES: &[&str] = &[
@@ -42,9 +42,40 @@ const PIECES: &[&str] = &[
     "tracestate: a=1\r\n",
 ];
 
+/// The same for frames.
+const FRAMES: &[&[u8]] = &[
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\0\0\0\x04\0\0\0\0\0",
+    b"\0\0\0\x04\x01\0\0\0\0",
+    b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0d",
+    // GET http / with END_STREAM, on streams 1, 3 and 5.
+    b"\0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84",
+    b"\0\0\x03\x01\x05\0\0\0\x03\x82\x86\x84",
+    b"\0\0\x03\x01\x05\0\0\0\x05\x82\x86\x84",
+    // POST, the body follows; :authority a is inserted.
+    b"\0\0\x06\x01\x04\0\0\0\x07\x83\x86\x84\x41\x01a",
+    // A part of a block, padded, with priority; and the rest.
+    b"\0\0\x0a\x01\x29\0\0\0\x09\x02\0\0\0\0\x10\x82\x86\0\0",
+    b"\0\0\x01\x09\x04\0\0\0\x09\xbe",
+    // 200, 100, and trailers.
+    b"\0\0\x01\x01\x04\0\0\0\x01\x88",
+    b"\0\0\x01\x01\x05\0\0\0\x03\x88",
+    b"\0\0\x05\x01\x04\0\0\0\x05\x08\x03100",
+    b"\0\0\x0f\x01\x05\0\0\0\x01\x40\x0bgrpc-status\x010",
+    b"\0\0\x05\0\0\0\0\0\x01hello",
+    b"\0\0\x05\0\x01\0\0\0\x07hello",
+    b"\0\0\x08\0\x09\0\0\0\x01\x02hello\0\0",
+    b"\0\x40\0\0\x01\0\0\0\x01",
+    b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08",
+    b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0",
+    b"\0\0\x07\x05\x04\0\0\0\x01\0\0\0\x02\x82\x86\x84",
+    b"\0\0\x04\x08\0\0\0\0\0\0\0\x10\0",
+];
+
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => prop::sample::select(PIECES).prop_map(|piece| piece.as_bytes().to_vec()),
+        8 => prop::sample::select(FRAMES).prop_map(<[u8]>::to_vec),
         1 => vec(any::<u8>(), 0..20),
         1 => vec(prop::sample::select(&b"Aa0 :/\r\n"[..]), 0..8),
     ];
@@ -154,7 +185,7 @@ macro_rules! suite {
 
             #[test]
             fn hostile_heads_do_not_grow_the_state() {
-                for (start, line) in [("GET / HTTP/1.1\r\n", "A: b\r\n"), ("GET /", "x"), ("GET / HTTP/1.1\r\nA: b\r\n", " c\r\n"), ("", "\r\n"), ("", "\0")] {
+                for (start, line) in [("GET / HTTP/1.1\r\n", "A: b\r\n"), ("GET /", "x"), ("GET / HTTP/1.1\r\nA: b\r\n", " c\r\n"), ("", "\r\n"), ("", "\0"), ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x01\0\0\0\0\x01", "\0\0\x04\x09\0\0\0\0\x01\0\x01aa")] {
                     let mut driver = Driver::<$parser>::default();
                     driver.step(&Step::Bytes(Flow::Request, start.into(), true));
                     let many = line.repeat(1000);
@@ -170,3 +201,76 @@ macro_rules! suite {
 }
 
 protocols!(suite);
+
+/// What connections begin with, and what bursts of them look like later.
+const FIXTURES: &[(&str, &[u8])] = &[
+    ("http1", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("http1", b"POST /a?b HTTP/1.0\r\n\r\nhello"),
+    ("http1", b"HTTP/1.1 200 OK\r\n\r\n"),
+    ("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    ("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+    ("http2", b"\0\0\x03\x01\x05\0\0\0\x05\x82\x86\x84"),
+    ("http2", b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x05\0\x01\0\0\0\x01hello"),
+    // Frames of either direction, and others' bytes.
+    ("", b"\0\0\0\x04\0\0\0\0\0"),
+    ("", b"\0\0\x04\x08\0\0\0\0\0\0\0\x10\0"),
+    ("", b"\0\0\x05\0\0\0\0\0\x01hello"),
+    ("", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n"),
+    ("", b"+OK\r\n"),
+    ("", b"\x00\x00\x00\x08\x04\xd2\x16\x2f"),
+    ("", b"\x00\x00\x00\x29\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"),
+    ("", b"Q\x00\x00\x00\x0dSELECT 1\x00"),
+    ("", b"R\x00\x00\x00\x08\x00\x00\x00\x00"),
+    ("", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+    ("", b"\x17\x03\x03\x00\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+    ("", b"\x4a\x00\x00\x00\x0a8.0.30\x00\x08\x00\x00\x00abcdefgh\x00\xff\xff\xff\x02\x00"),
+    ("", b"\x00\x00\x00\x23\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07console\x00\x12apache-kafka-java\x00"),
+    ("", b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x01"),
+    ("", b"AMQP\x00\x00\x09\x01"),
+    ("", b"\x01\x00\x00\x00\x00\x00\x05\x00\x0a\x00\x0b\x00\xce"),
+    ("", b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02id"),
+    ("", b"\x00\x1d\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01"),
+    ("", b"\x3a\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xd4\x07\x00\x00\x00\x00\x00\x00admin.$cmd\x00"),
+    ("", b"SSH-2.0-OpenSSH_9.2\r\n"),
+    ("", b"220 mail.example.com ESMTP\r\n"),
+    ("", &[0; 64]),
+    ("", &[0xff; 64]),
+];
+
+macro_rules! claims {
+    ($($name:ident: $parser:ty),*) => {
+        /// Whether a protocol claims these first bytes.
+        fn claimed(bytes: &[u8]) -> Vec<&'static str> {
+            let all = [$((<$parser>::NAME, <$parser>::detect(bytes))),*];
+            all.into_iter().filter(|(_, d)| matches!(d, Detect::Request | Detect::Response)).map(|(name, _)| name).collect()
+        }
+    };
+}
+
+protocols!(claims);
+
+#[test]
+fn no_protocol_claims_the_bytes_of_another() {
+    for (owner, bytes) in FIXTURES {
+        let owners: Vec<&str> = [*owner].into_iter().filter(|owner| !owner.is_empty()).collect();
+        assert_eq!(claimed(bytes), owners, "{:?}", String::from_utf8_lossy(bytes));
+        for n in 0..bytes.len() {
+            let some = claimed(&bytes[..n]);
+            assert!(
+                some.is_empty() || some == owners,
+                "{some:?} claim {:?}",
+                String::from_utf8_lossy(&bytes[..n])
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn at_most_one_protocol_claims_anything(bytes in bytes(), noise in vec(any::<u8>(), 0..64)) {
+        prop_assert!(claimed(&bytes).len() <= 1);
+        prop_assert!(claimed(&noise).is_empty());
+    }
+}

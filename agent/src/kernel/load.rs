@@ -1,6 +1,7 @@
 //! Loads and attaches the programs, and holds the maps. Dropping [`Kernel`] detaches everything.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
@@ -19,6 +20,7 @@ use super::object;
 use super::plane::{self, COMPANIONS, NO_URING, ON_DEMAND, Plane};
 use super::programs::{self, Refusal};
 use super::ring::Ring;
+use super::uprobe::{self, Probes};
 use super::{typed, usage};
 use crate::config::PlaneChoice;
 
@@ -103,6 +105,9 @@ pub struct Kernel {
     /// The ends of traced processes are told.
     pub tells_exits: bool,
     splice_watched: bool,
+    maps: uprobe::Maps,
+    /// Programs on user code.
+    probes: Vec<(&'static str, OwnedFd)>,
     /// Hook runs that the kernel skipped, as of taking the programs off.
     skipped: u64,
 }
@@ -248,6 +253,7 @@ impl Kernel {
         let tells_forks = loaded(program::PROC_FORK) && !host.lacks("OFF_TASK_TGID");
         let tells_exits =
             loaded(program::PROC_EXIT) && !host.lacks("OFF_TASK_SIGNAL") && !host.lacks("OFF_SIGNAL_LIVE");
+        let maps = uprobe::Maps::of(&ebpf);
         let ring = RingBuf::try_from(take(&mut ebpf, names::EVENTS)?).map_err(other)?;
         let procs = HashMap::try_from(take(&mut ebpf, names::PROCS)?).map_err(other)?;
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
@@ -271,6 +277,8 @@ impl Kernel {
             tells_forks,
             tells_exits,
             splice_watched: false,
+            maps,
+            probes: Vec::new(),
             skipped: 0,
         })
     }
@@ -345,10 +353,35 @@ impl Kernel {
         }
     }
 
+    /// Loads programs on user code. Can be done once.
+    pub fn load_probes(&mut self, wanted: &[&'static str]) -> Probes {
+        let faults = Faults::from_env().unwrap_or_default();
+        let probes = Probes::load(std::mem::take(&mut self.maps), wanted, &faults);
+        self.probes = probes.programs().collect();
+        probes
+    }
+
+    /// From now on it is told when a traced process may have loaded code. What that costs others, and why it is done so, is in
+    /// docs/adr/0010-uprobe-sites.md.
+    pub fn watch_code(&mut self) {
+        let watcher = self.programs.iter().find(|((name, _), _)| *name == program::CODE_MAPPED);
+        let Some(((name, hook), _)) = watcher.copied() else { return };
+        if let Err(error) = programs::attach(&mut self.ebpf, name, hook) {
+            tracing::warn!(
+                "program {name} does not attach ({}): libraries that a program loads late are found late",
+                chain(&error)
+            );
+        }
+    }
+
     /// Instructions that the verifier looked at for each loaded program, where the kernel tells.
     pub fn verified(&self) -> Vec<(&'static str, u32)> {
         let verified = |name| Some((name, programs::verified(&self.ebpf, name)?));
-        self.names().into_iter().filter_map(verified).collect()
+        let of_probe = |(name, program): &(&'static str, OwnedFd)| {
+            Some((*name, programs::told(program.as_fd(), "verified_insns:")? as u32))
+        };
+        let others = self.probes.iter().filter_map(of_probe);
+        self.names().into_iter().filter_map(verified).chain(others).collect()
     }
 
     /// Each loaded program once, for however many functions it stands.
@@ -367,6 +400,13 @@ impl Kernel {
     /// Sets the bits of a process.
     pub fn trace(&mut self, tgid: u32, bits: u32) -> Result<(), LoadError> {
         self.procs.insert(tgid, bits, 0).map_err(other)
+    }
+
+    /// Sets these bits of a process that is traced, of those in `of`.
+    pub fn mark_some(&mut self, tgid: u32, set: u32, of: u32) {
+        if let Ok(bits) = self.procs.get(&tgid, 0) {
+            drop(self.procs.insert(tgid, bits & !of | set, EXISTING));
+        }
     }
 
     /// Sets the bits of a process, unless it ended meanwhile.
@@ -432,8 +472,10 @@ impl Kernel {
 
     /// Hook runs that the kernel skipped, of whatever process. Opens a file for each program: not for every look.
     pub fn skipped(&self) -> u64 {
-        let now = self.names().into_iter().map(|name| programs::skipped(&self.ebpf, name)).sum();
-        self.skipped.max(now)
+        let missed = |(_, program): &(_, OwnedFd)| programs::told(program.as_fd(), "recursion_misses:");
+        let probes: u64 = self.probes.iter().filter_map(missed).sum();
+        let others: u64 = self.names().into_iter().map(|name| programs::skipped(&self.ebpf, name)).sum();
+        self.skipped.max(probes + others)
     }
 
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
@@ -447,6 +489,7 @@ impl Kernel {
         // With the programs goes what the kernel counted for them.
         self.skipped = self.skipped();
         programs::unload_all(&mut self.ebpf);
+        self.probes.clear();
     }
 
     /// Detaches and unloads everything now.

@@ -6,21 +6,24 @@
 
 mod container;
 mod elf;
-mod goroutine;
+mod goroutines;
 mod inspect;
 mod language;
 mod listing;
+pub mod maps;
 mod name;
 mod procfs;
 mod registry;
 mod service;
 mod services;
 mod sockets;
+mod tasks;
 
-pub use goroutine::layout as goroutine_layout;
+pub use goroutines::Goroutines;
 pub use inspect::{InspectError, Process};
 pub use listing::{Row, listing};
 pub use procfs::Proc;
 pub use registry::{Registry, descendants};
 pub use service::{Language, Service};
 pub use services::{Naming, Services};
+pub use tasks::Goroutine;

@@ -36,7 +36,7 @@ impl Proc {
     }
 
     /// Path of something below `/proc/PID`.
-    pub fn path(&self, pid: u32, name: &str) -> PathBuf {
+    pub(super) fn path(&self, pid: u32, name: &str) -> PathBuf {
         self.root.join(pid.to_string()).join(name)
     }
 

@@ -48,6 +48,16 @@ pub(super) struct Moment {
     pub(super) seq: u32,
 }
 
+/// How messages in the plaintext of an encrypted connection are named: by the encrypted record that a chunk came in. Only what
+/// begins a chunk has the same name at both ends for certain.
+#[derive(Clone, Copy)]
+pub(super) struct Sealed {
+    /// Position of the chunk's first byte.
+    pub(super) first: u32,
+    /// Sequence number of the socket behind the record.
+    pub(super) name: Option<u32>,
+}
+
 /// Facts that the table acts on after a record.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Change {
@@ -64,6 +74,8 @@ pub(super) struct Scene<'a> {
     pub(super) exchanges: &'a mut VecDeque<Active>,
     pub(super) completed: &'a mut u32,
     pub(super) moment: &'a Moment,
+    /// Of the plaintext of an encrypted connection.
+    pub(super) sealed: Option<Sealed>,
     pub(super) who: &'a mut dyn Who,
     pub(super) account: &'a mut Account,
     pub(super) out: &'a mut Output,
@@ -179,7 +191,7 @@ impl Scene<'_> {
         let message = if self.streams {
             self.info.stream(self.side, number)
         } else {
-            self.info.message(self.side, self.moment.seq.wrapping_add(offset as u32))
+            self.position(offset).and_then(|seq| self.info.message(self.side, seq))
         };
         let Moment { task, at_ns, .. } = *self.moment;
         let at = self.place(number).unwrap_or_else(|at| at);
@@ -199,6 +211,15 @@ impl Scene<'_> {
         };
         self.exchanges.insert(at, active);
         self.signal(key, Edge::Began { conn: Arc::clone(self.info), message });
+    }
+
+    /// The position that names a message which begins at this offset of the input.
+    fn position(&self, offset: usize) -> Option<u32> {
+        let seq = self.moment.seq.wrapping_add(offset as u32);
+        match self.sealed {
+            None => Some(seq),
+            Some(sealed) => sealed.name.filter(|_| sealed.first == seq),
+        }
     }
 
     fn request(&mut self, number: u32, request: Request) {

@@ -39,6 +39,8 @@ pub enum ParentSource {
     Wire,
     /// The same message seen at the other end of the connection on this node.
     Peer,
+    /// The request that the goroutine (or one that started it, while it waited for it) was working for.
+    Goroutine,
     /// The only request open in the process, from its beginning to its end.
     Only,
     /// The thread was in one request only.

@@ -1,6 +1,6 @@
 //! Names of the HTTP conventions (OpenTelemetry semantic conventions 1.44, stable) and of our own attributes.
 
-use std::borrow::Cow;
+use crate::attribute::Text;
 
 /// Method, of the known ones, or `_OTHER`.
 pub(super) const HTTP_REQUEST_METHOD: &str = "http.request.method";
@@ -36,6 +36,12 @@ pub(super) const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub(super) const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
 /// Transport, where it is not TCP.
 pub(super) const NETWORK_TRANSPORT: &str = "network.transport";
+/// Version of TLS (or of SSL).
+pub(super) const TLS_PROTOCOL_VERSION: &str = "tls.protocol.version";
+/// Application protocol that both ends agreed on.
+pub(super) const TLS_NEXT_PROTOCOL: &str = "tls.next_protocol";
+/// Name that the client asked for.
+pub(super) const TLS_CLIENT_SERVER_NAME: &str = "tls.client.server_name";
 /// User agent as sent.
 pub(super) const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 
@@ -98,7 +104,7 @@ pub(super) fn known_method(method: &str) -> Option<&'static str> {
 }
 
 /// Value of [`ERROR_TYPE`] for a stream that was reset: the name of the error code (RFC 9113, section 7).
-pub(super) fn reset(code: u32) -> Cow<'static, str> {
+pub(super) fn reset(code: u32) -> Text {
     const NAMES: [&str; 14] = [
         "NO_ERROR",
         "PROTOCOL_ERROR",

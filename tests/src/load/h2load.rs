@@ -14,7 +14,7 @@ use crate::proc::Proc;
 pub struct Report {
     /// Requests with a whole answer.
     pub done: u64,
-    /// Requests that failed.
+    /// Requests without a whole answer.
     pub failed: u64,
     /// Answers of 2xx, 3xx, 4xx and 5xx.
     pub statuses: [u64; 4],
@@ -87,10 +87,12 @@ fn parse(text: &str) -> Option<Report> {
         line.split(',').map(|part| part.split_whitespace().next()?.parse().ok()).collect()
     };
     let [_, _, done, _, failed, errored, timeout] = counts("requests:")?.try_into().ok()?;
-    let statuses = counts("status codes:")?.try_into().ok()?;
+    let statuses: [u64; 4] = counts("status codes:")?.try_into().ok()?;
+    // It takes answers of 4xx and 5xx for failures.
+    let broken = failed.saturating_sub(statuses[2] + statuses[3]);
     let finished = text.lines().find_map(|line| line.strip_prefix("finished in "))?;
     let per_second = finished.split(", ").nth(1)?.strip_suffix(" req/s")?.parse().ok()?;
-    Some(Report { done, failed: failed + errored + timeout, statuses, per_second })
+    Some(Report { done, failed: broken + errored + timeout, statuses, per_second })
 }
 
 #[cfg(test)]
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn its_report_is_read() {
         let text = "finished in 6.41ms, 3120.12 req/s, 60.94KB/s\n\
-            requests: 20 total, 20 started, 20 done, 14 succeeded, 1 failed, 2 errored, 3 timeout\n\
+            requests: 20 total, 20 started, 20 done, 14 succeeded, 7 failed, 2 errored, 3 timeout\n\
             status codes: 14 2xx, 0 3xx, 5 4xx, 1 5xx\ntraffic: 400B (400) total\n";
         let report = parse(text).unwrap();
         assert_eq!((report.done, report.failed, report.statuses), (20, 6, [14, 0, 5, 1]));

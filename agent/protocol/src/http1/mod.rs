@@ -11,7 +11,7 @@ mod head;
 mod pending;
 mod requests;
 mod responses;
-mod text;
+pub(crate) mod text;
 
 use half::{Half, State};
 use pending::{Pending, Queue};

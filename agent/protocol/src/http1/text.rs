@@ -7,14 +7,14 @@ const MAX_PATH: usize = 2048;
 /// Longest query kept.
 const MAX_QUERY: usize = 2048;
 /// Longest user agent kept.
-pub(super) const MAX_USER_AGENT: usize = 256;
+pub(crate) const MAX_USER_AGENT: usize = 256;
 /// Longest authority kept.
-pub(super) const MAX_AUTHORITY: usize = 255;
+pub(crate) const MAX_AUTHORITY: usize = 255;
 /// Longest scheme kept.
-const MAX_SCHEME: usize = 32;
+pub(crate) const MAX_SCHEME: usize = 32;
 
 /// Without white space at both ends.
-pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t' | b'\r', rest @ ..] = bytes {
         bytes = rest;
     }
@@ -25,7 +25,7 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Text of at most `max` bytes, cut between characters; what is not UTF-8 is replaced.
-pub(super) fn text(bytes: &[u8], max: usize) -> Box<str> {
+pub(crate) fn text(bytes: &[u8], max: usize) -> Box<str> {
     let (kept, was_cut) = match bytes.get(..max) {
         Some(kept) => (kept, bytes.len() > max),
         None => (bytes, false),
@@ -50,16 +50,16 @@ pub(super) fn text(bytes: &[u8], max: usize) -> Box<str> {
 
 /// The parts of a request target.
 #[derive(Default)]
-pub(super) struct Target {
-    pub(super) path: Box<str>,
-    pub(super) query: Option<Box<str>>,
-    pub(super) authority: Option<Box<str>>,
-    pub(super) scheme: Option<Box<str>>,
+pub(crate) struct Target {
+    pub(crate) path: Box<str>,
+    pub(crate) query: Option<Box<str>>,
+    pub(crate) authority: Option<Box<str>>,
+    pub(crate) scheme: Option<Box<str>>,
 }
 
 impl Target {
     /// Takes a target apart by its form (RFC 9112, 3.2).
-    pub(super) fn parse(method: &[u8], target: &[u8]) -> Self {
+    pub(crate) fn parse(method: &[u8], target: &[u8]) -> Self {
         if method == b"CONNECT" {
             return Self { authority: Some(host(target)), ..Self::default() };
         }
@@ -93,7 +93,7 @@ impl Target {
 }
 
 /// An authority without user and password, which never leave the parser.
-fn host(authority: &[u8]) -> Box<str> {
+pub(crate) fn host(authority: &[u8]) -> Box<str> {
     let start = memrchr(b'@', authority).map_or(0, |at| at + 1);
     text(authority.get(start..).unwrap_or_default(), MAX_AUTHORITY)
 }

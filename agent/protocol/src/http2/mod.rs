@@ -1,7 +1,25 @@
 //! HTTP/2 (RFC 9113): both directions of a connection in, the requests and responses of every stream out.
+//!
+//! Frames are followed by their lengths, whatever way they are split, and the bodies of DATA frames are only counted, so
+//! holes within them cost nothing. A hole that covers a frame header costs the boundary between frames, which is then
+//! looked for (`chain`), and the header table of its direction, of which only what is inserted later is known again
+//! (`hpack`). Values of fields are exact or not told.
+
+mod chain;
+mod detect;
+mod exchange;
+mod fields;
+mod frame;
+mod half;
+mod hpack;
+mod read;
+mod streams;
+
+use half::{At, Half};
+use streams::{Stage, Streams};
 
 use crate::message::Flow;
-use crate::parser::{Detect, Input, Item, Parser};
+use crate::parser::{Detect, Input, Item, LostReason, Parser, What};
 
 /// Where items go.
 type Sink<'a> = &'a mut dyn FnMut(Item);
@@ -17,11 +35,9 @@ pub struct Stats {
     pub fields: u64,
     /// Of them, fields whose name was not known: it was sent before the connection was seen, or in bytes that were lost.
     pub unknown_names: u64,
-    /// Of them, fields whose name was known and whose value was not.
-    pub unknown_values: u64,
     /// Times that the boundary between frames was lost.
     pub losses: u64,
-    /// Times that it was found again.
+    /// Times that it was found: after a loss, or on a connection that was joined late.
     pub resyncs: u64,
     /// Responses that a server announced to push. They are read and not told.
     pub pushes: u64,
@@ -30,36 +46,53 @@ pub struct Stats {
 /// Both directions of one connection.
 #[derive(Debug, Default)]
 pub struct Connection {
+    request: Half,
+    response: Half,
+    streams: Streams,
+    /// Streams that have begun, wrapping.
+    begun: u32,
+    /// The highest stream of a client that was seen.
+    newest: u32,
+    /// The connection is seen from its start.
+    started: bool,
     stats: Stats,
-}
-
-impl Connection {
-    /// A connection that an HTTP/1 request switched to HTTP/2 (`Upgrade: h2c`, answered by 101). That request is
-    /// exchange 1: nothing more is told of it, only its response.
-    pub fn upgraded() -> Self {
-        Self::default()
-    }
-
-    /// What could and could not be told so far.
-    pub const fn stats(&self) -> Stats {
-        self.stats
-    }
 }
 
 impl Parser for Connection {
     const NAME: &'static str = "http2";
-    const MAX_STATE: usize = size_of::<Self>();
+    const MAX_STATE: usize = size_of::<Self>() + 2 * Half::MAX_STATE + Streams::MAX_STATE;
 
-    fn detect(_bytes: &[u8]) -> Detect {
-        Detect::No
+    fn detect(bytes: &[u8]) -> Detect {
+        detect::detect(bytes)
     }
 
-    fn feed(&mut self, _flow: Flow, _input: Input<'_>, _sink: Sink<'_>) {}
+    fn feed(&mut self, flow: Flow, input: Input<'_>, sink: Sink<'_>) {
+        if matches!(self.half(flow).at, At::Closed) {
+            return;
+        }
+        match input {
+            Input::Bytes { bytes, .. } => self.bytes(flow, bytes, sink),
+            Input::Hole { len, .. } => self.hole(flow, len, sink),
+            Input::Gap => {
+                self.lose(flow, LostReason::Gap, 0, sink);
+                self.half(flow).at = At::Lost;
+            }
+            Input::End => {
+                self.cut(flow, 0, sink);
+                self.close(flow, sink);
+                let half = self.half(flow);
+                half.lose();
+                half.at = At::Closed;
+            }
+        }
+    }
 
-    fn idle(&mut self, _sink: Sink<'_>) {}
+    fn idle(&mut self, sink: Sink<'_>) {
+        self.give_up_silent(sink);
+    }
 
     fn in_flight(&self) -> usize {
-        0
+        self.streams.len()
     }
 
     fn is_switched(&self) -> bool {
@@ -68,5 +101,43 @@ impl Parser for Connection {
 
     fn state_bytes(&self) -> usize {
         size_of::<Self>()
+            + self.request.state_bytes()
+            + self.response.state_bytes()
+            + self.streams.state_bytes()
     }
+}
+
+impl Connection {
+    /// A connection that an HTTP/1 request switched to HTTP/2 (`Upgrade: h2c`, answered by 101), from the byte behind
+    /// that answer on. The request is exchange 1: nothing more is told of it, only its response. The client begins
+    /// with the preface here too.
+    pub fn upgraded() -> Self {
+        let mut connection = Self { started: true, newest: 1, ..Self::default() };
+        connection.streams.add(1);
+        if let Some(stream) = connection.streams.get(1) {
+            stream.request.stage = Stage::Over;
+        }
+        connection
+    }
+
+    /// What could and could not be told so far.
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    fn half(&mut self, flow: Flow) -> &mut Half {
+        match flow {
+            Flow::Request => &mut self.request,
+            Flow::Response => &mut self.response,
+        }
+    }
+}
+
+fn emit(sink: Sink<'_>, exchange: u32, flow: Flow, offset: usize, what: What) {
+    sink(Item { exchange, flow, offset, what });
+}
+
+/// A position within a hole as an offset.
+fn offset(position: u64) -> usize {
+    usize::try_from(position).unwrap_or(usize::MAX)
 }

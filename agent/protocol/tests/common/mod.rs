@@ -1,6 +1,9 @@
 //! Drives a parser over a script and writes down what it says, in absolute positions.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod hpack;
+pub(crate) mod http2;
+
 use spanwise_protocol::{Flow, Head, Input, Item, Parser, What};
 
 pub(crate) const Q: Flow = Flow::Request;
@@ -28,6 +31,10 @@ pub(crate) fn more(flow: Flow, bytes: impl AsRef<[u8]>) -> Step {
 
 pub(crate) fn hole(flow: Flow, len: u64, tail: impl AsRef<[u8]>) -> Step {
     Step::Hole(flow, len, tail.as_ref().to_vec())
+}
+
+pub(crate) fn gap(flow: Flow) -> Step {
+    Step::Gap(flow)
 }
 
 /// A driver: remembers how far each direction is.

@@ -60,6 +60,14 @@ impl Correlator {
     fn verdict(&self, call: &Node) -> Verdict {
         let Some(process) = self.processes.get(call.process) else { return Verdict::Silent };
         let mut best: Option<(Id, Model, f64)> = None;
+        // Who started whom outranks what the others conclude from the order of events.
+        let claim = call.claim(Model::Goroutine);
+        if claim.confirmed
+            && let Some(request) = self.nodes.get(claim.request)
+            && (!call.shared_context || same_context(call, request))
+        {
+            return Verdict::Agreed(claim.request, Model::Goroutine, self.goroutine_confidence(call));
+        }
         for model in Model::ALL {
             let claim = call.claim(model);
             if !claim.confirmed || claim.request == Id::NONE {
@@ -190,6 +198,8 @@ fn speaks(process: &Process, model: Model, call: &Node, request: &Node) -> Optio
         Model::Sibling => process.sibling.calibrator.speaks(),
         Model::Next => process.next.calibrator.speaks(),
         Model::StartOrder => process.start_order.calibrator.speaks(),
+        // Weighed before all others.
+        Model::Goroutine => None,
     }
 }
 

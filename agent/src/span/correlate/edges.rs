@@ -67,6 +67,7 @@ impl Correlator {
             Side::Server => self.request_begins(id, process, task, at_ns),
             Side::Client => self.call_begins(id, process, task, at_ns),
         }
+        self.goroutine_begins(id, task, at_ns);
         if let Some(other) = self.joiner.begins(&self.nodes, id) {
             match side {
                 Side::Server => self.joined(id, other),
@@ -184,7 +185,7 @@ impl Correlator {
     }
 
     /// A model names a request for a call; confirmed or not when the call's answer is read.
-    fn claim(&mut self, call: Id, model: Model, request: Option<Id>) {
+    pub(super) fn claim(&mut self, call: Id, model: Model, request: Option<Id>) {
         let Some(request) = request else { return };
         let Some(named) = self.nodes.get_mut(request) else { return };
         if named.calls.last() != Some(&call) {
@@ -235,6 +236,9 @@ impl Correlator {
         if first && parent == Parent::Open {
             only::confirm(&mut self.nodes, process, id);
         }
+        self.goroutine_reads(id, task, first, last);
+        let Some(process) = self.nodes.get(id).map(|node| node.process) else { return };
+        let Some(process) = self.processes.get_mut(process) else { return };
         if let Some(node) = self.nodes.get_mut(id) {
             node.answer.last_ns = at_ns.max(1);
         }
@@ -257,6 +261,7 @@ impl Correlator {
         let Some(node) = self.nodes.get_mut(id) else { return };
         if node.answer.first_ns == 0 {
             node.answer.first_ns = at_ns.max(1);
+            self.goroutine_answers(id, task, at_ns);
             self.response_begins(id, task);
         }
         if last {
@@ -331,6 +336,7 @@ impl Correlator {
             return;
         }
         // Its calls may still be confirmed as nested while it counts as open.
+        self.goroutine_ends(id, at_ns);
         self.decide_calls_of(id, true);
         let Some(node) = self.nodes.get_mut(id) else { return };
         node.closed = true;
@@ -361,7 +367,7 @@ impl Correlator {
         only::confirm(&mut self.nodes, process, id);
     }
 
-    fn process(&mut self, tgid: u32) -> Id {
+    pub(super) fn process(&mut self, tgid: u32) -> Id {
         if let Some(id) = self.tgids.get(&tgid) {
             return *id;
         }

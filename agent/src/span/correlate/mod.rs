@@ -4,7 +4,7 @@
 //! every exchange once, with a [`Decision`]: its ids, its parent, how that was found and how sure it is.
 //!
 //! - `edges` takes the signals and asks the models; `join` finds the other end of a message on this node;
-//!   `certain` takes what needs no model.
+//!   `certain` takes what needs no model; `goroutines` and `lineage` follow tasks and those who started them.
 //! - `models` name requests for calls; `calibrator` and `background` say which of them may be believed.
 //! - `decide` weighs what they say; `resolve` lets trace ids follow parents and emits; `time` keeps the bounds.
 //!
@@ -18,14 +18,18 @@ mod calibrator;
 mod certain;
 mod decide;
 mod edges;
+mod goroutines;
 mod hash;
 mod join;
+mod lineage;
 mod lonely;
 mod models;
 mod node;
 mod process;
+mod recent;
 mod report;
 mod resolve;
+pub mod role;
 mod settings;
 mod time;
 
@@ -40,6 +44,8 @@ use process::Process;
 use report::Counters;
 
 pub use calibrator::Estimate;
+pub use goroutines::Started;
+pub use lineage::Role;
 pub use report::ModelReport;
 pub use settings::Settings;
 
@@ -69,6 +75,10 @@ pub struct Correlator {
     listed: Vec<Id>,
     swept_ns: u64,
     out: VecDeque<(Box<Exchange>, Decision)>,
+    /// Start functions that were not asked about yet, by process.
+    fresh_starts: Vec<(u32, u64)>,
+    /// Calls of a task whose starter is not known, by process.
+    holes: Vec<(u32, Id)>,
     /// Work lists, kept for their storage.
     stack: Vec<Id>,
     named: Vec<Id>,
@@ -96,6 +106,8 @@ impl Correlator {
             listed: Vec::new(),
             swept_ns: 0,
             out: VecDeque::new(),
+            fresh_starts: Vec::new(),
+            holes: Vec::new(),
             stack: Vec::new(),
             named: Vec::new(),
             counters: Counters::default(),

@@ -46,10 +46,11 @@ pub(super) enum Model {
     Sibling,
     Next,
     StartOrder,
+    Goroutine,
 }
 
 impl Model {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Thread,
         Self::Only,
         Self::LastIn,
@@ -57,6 +58,7 @@ impl Model {
         Self::Sibling,
         Self::Next,
         Self::StartOrder,
+        Self::Goroutine,
     ];
 
     pub(super) fn source(self) -> ParentSource {
@@ -67,6 +69,7 @@ impl Model {
             Self::FirstInFirstOut => ParentSource::FirstInFirstOut,
             Self::Sibling | Self::Next => ParentSource::Chain,
             Self::StartOrder => ParentSource::StartOrder,
+            Self::Goroutine => ParentSource::Goroutine,
         }
     }
 }
@@ -107,6 +110,12 @@ pub(super) struct Node {
     pub(super) process: Id,
     /// Key of the thread (or task) that began it.
     pub(super) thread: u64,
+    /// The task that serves the request, or that makes the call (not the one that moves the bytes); zero for none.
+    pub(super) goroutine: u64,
+    /// The task that makes the call was named by a hand-off.
+    pub(super) handed: bool,
+    /// Its parent by task is certain, whatever comes.
+    pub(super) certain: bool,
     pub(super) began_ns: u64,
     pub(super) answer: Answer,
     pub(super) message: Option<MessageName>,
@@ -157,7 +166,7 @@ pub(super) struct Node {
     pub(super) orphan: bool,
     /// Several open requests carried its wire context in: models choose among them.
     pub(super) shared_context: bool,
-    pub(super) claims: [Claim; 7],
+    pub(super) claims: [Claim; 8],
     /// The answer was already given to a response by last in, first in first out.
     pub(super) taken: [bool; 2],
     /// What was called, roughly; zero until it has ended.
@@ -196,6 +205,9 @@ impl Node {
             tgid: start.tgid,
             process: start.process,
             thread: start.thread,
+            goroutine: 0,
+            handed: false,
+            certain: false,
             began_ns: start.began_ns,
             answer: Answer::default(),
             message: start.message,
@@ -226,7 +238,7 @@ impl Node {
             calls: Vec::new(),
             orphan: false,
             shared_context: false,
-            claims: [Claim::NONE; 7],
+            claims: [Claim::NONE; 8],
             taken: [false; 2],
             kind: 0,
             mixed: false,

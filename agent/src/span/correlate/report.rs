@@ -23,12 +23,14 @@ pub(super) struct Counters {
     pub(super) calls_crowded: u64,
     pub(super) lingering_crowded: u64,
     pub(super) contradictions: u64,
+    pub(super) starters_unknown: u64,
 }
 
-const SOURCES: [(ParentSource, &str); 10] = [
+const SOURCES: [(ParentSource, &str); 11] = [
     (ParentSource::Root, "parent: root"),
     (ParentSource::Wire, "parent: wire"),
     (ParentSource::Peer, "parent: peer"),
+    (ParentSource::Goroutine, "parent: goroutine"),
     (ParentSource::Only, "parent: only"),
     (ParentSource::Thread, "parent: thread"),
     (ParentSource::LastIn, "parent: last in"),
@@ -57,6 +59,7 @@ pub struct ModelReport {
     /// The source that its spans carry.
     pub source: ParentSource,
     /// Its score. For `thread`, pairs are requests that kept to their thread, orphans are counter-evidence; for
+    /// `goroutine`, calls that were given a request and tasks that outlived theirs; for
     /// `only`, orphans are calls outside of requests.
     pub estimate: Estimate,
 }
@@ -89,6 +92,7 @@ impl Correlator {
             ("new root: chain of parents did not end", c.broken_chains),
             ("new root: trace full or too old", c.traces_full),
             ("abstained: models contradict each other", c.contradictions),
+            ("calls of a task whose starter is unknown", c.starters_unknown),
             ("processes forgotten early", c.processes_forgotten),
             ("threads forgotten early", c.threads_crowded),
             ("calls beyond the bound of one request", c.calls_crowded),
@@ -116,7 +120,7 @@ impl Correlator {
     }
 }
 
-fn report(process: &Process) -> [ModelReport; 8] {
+fn report(process: &Process) -> [ModelReport; 9] {
     let scored = |model, source, calibrator: &Calibrator| ModelReport {
         tgid: process.tgid,
         model,
@@ -138,9 +142,14 @@ fn report(process: &Process) -> [ModelReport; 8] {
             speaking: confidence.is_some(),
         },
     };
+    let lineage = process.lineage.as_deref();
+    let figures = lineage.map(|lineage| lineage.figures).unwrap_or_default();
+    let (named, outlived) = (figures.named, figures.against);
+    let spoken = lineage.filter(|_| named > 0).map(super::lineage::Lineage::confidence);
     let orphans = process.background.orphans();
     [
         plain("thread", ParentSource::Thread, nested, against, process.thread.speaks()),
+        plain("goroutine", ParentSource::Goroutine, named, outlived, spoken),
         plain("only", ParentSource::Only, 0, orphans, (!process.thread.disciplined()).then_some(0.95)),
         scored("last in", ParentSource::LastIn, &process.last_in.calibrator),
         scored("first in, first out", ParentSource::FirstInFirstOut, process.first_in_first_out.of(false)),

@@ -23,6 +23,9 @@ pub struct Settings {
     pub max_processes: usize,
     /// Threads (or tasks) with state in one process; above, idle ones are forgotten. About 150 bytes each.
     pub max_threads: usize,
+    /// Tasks (goroutines) of one process whose starters are remembered; the same for tasks that serve requests. About 60 bytes
+    /// each.
+    pub max_tasks: usize,
     /// Calls weighed for one request; above, calls are left to the other models.
     pub max_calls: usize,
     /// Spans of one trace below one root; above, new roots with a link.
@@ -46,6 +49,7 @@ impl Default for Settings {
             max_lingering: 16_384,
             max_processes: 8_192,
             max_threads: 4_096,
+            max_tasks: 16_384,
             max_calls: 1_024,
             max_trace_spans: 10_000,
             max_trace_age_ns: 3_600_000_000_000,

@@ -1,0 +1,197 @@
+//! TLS libraries: where their plaintext passes, and where an object keeps the number of its handshake.
+//!
+//! Comes in: a library, or a program that has one inside. Goes out: probes at the beginning and the end of each function that
+//! takes or gives plaintext. Reading and writing belong together: if one of them cannot be hooked, neither is.
+
+mod exits;
+mod gnutls;
+mod layout;
+mod openssl;
+
+pub use gnutls::GnuTls;
+pub use openssl::OpenSsl;
+use spanwise_common::config::proc;
+use spanwise_common::names::program;
+use spanwise_common::place::{self, Place};
+use spanwise_common::tls::{DIRECT, call};
+
+use self::layout::Layout;
+use super::{Facts, Found, Wanted};
+use crate::placement::{self, Abi, Elf, Function, Needs, Refusal, Site, Value};
+
+/// The programs of every library.
+const PROGRAMS: &[&str] = &[program::TLS_ENTER, program::TLS_LEAVE, program::TLS_FREE];
+
+/// A function of a library that is of interest.
+struct Hooked {
+    name: &'static str,
+    /// Bits of `tls::call`.
+    own: u16,
+    /// Index of the argument that points to the count, if one does.
+    count: Option<u8>,
+}
+
+const fn hooked(name: &'static str, own: u16, count: Option<u8>) -> Hooked {
+    Hooked { name, own, count }
+}
+
+/// The functions of a kind of library.
+struct Library {
+    /// Of `event::library`.
+    number: u8,
+    functions: &'static [Hooked],
+    /// Frees an object.
+    free: &'static str,
+    /// Copies the random number of a ClientHello out of an object.
+    random: &'static str,
+    /// Tells whether an object is the server.
+    server: Option<&'static str>,
+}
+
+/// The probes of a call: one where it begins, one at each of its ends.
+fn probes_of(
+    function: &Function<'_>,
+    hooked: &Hooked,
+    own: u16,
+    layout: Option<Layout>,
+    facts: &Facts<'_>,
+) -> Result<Vec<Wanted>, Refusal> {
+    let moves = hooked.own & call::HANDSHAKE == 0;
+    let buffer = moves && hooked.own & call::NO_BUFFER == 0;
+    let arguments: Vec<u8> = [0].into_iter().chain(buffer.then_some(1)).chain(hooked.count).collect();
+    let values: Vec<Value> = arguments.iter().copied().map(Value::Argument).collect();
+    let entry = placement::entry(function, &Needs { abi: Abi::SysV, values: &values }, facts.rules)
+        .or_else(|_| exits::start(function, &arguments, facts.rules))?;
+    let ends = match exits::of(function, facts.rules) {
+        Ok(ends) => ends,
+        // Of a handshake the end can be done without, and programs may look at their stacks in it.
+        Err(refusal) if !facts.returns || !moves => return Err(refusal),
+        Err(_) => vec![placement::returns(function, &Needs { abi: Abi::SysV, values: &[Value::Result(0)] })?],
+    };
+    let cookie = entry.cookie(own);
+    let mut wanted = vec![Wanted { program: program::TLS_ENTER, site: entry, cookie }];
+    wanted.extend(ends.into_iter().map(|site| {
+        let cookie = end_cookie(&site, own, layout);
+        Wanted { program: program::TLS_LEAVE, site, cookie }
+    }));
+    Ok(wanted)
+}
+
+/// The cookie of a call's end: where the result is, and where the object keeps its number.
+fn end_cookie(site: &Site, own: u16, layout: Option<Layout>) -> u64 {
+    let result = site.places.first().copied().unwrap_or(Place::NOWHERE);
+    let (random, through) =
+        layout.map_or((0, DIRECT), |layout| (layout.random, layout.through.unwrap_or(DIRECT)));
+    place::cookie([result, Place(random), Place(through)], own)
+}
+
+/// Looks for a library's functions in a file.
+fn look(library: &Library, elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
+    let mut found = Found::default();
+    let names: Vec<&str> = library.functions.iter().map(|hooked| hooked.name).collect();
+    let functions = elf.functions(&names);
+    if functions.iter().all(Option::is_none) {
+        return found;
+    }
+    let [random, free, server] = [Some(library.random), Some(library.free), library.server]
+        .map(|name| elf.functions(&[name?]).into_iter().next().flatten());
+    let layout = random.and_then(|function| layout::of(&function));
+    let server = server.and_then(|function| layout::flag(&function)).unwrap_or(0);
+    let mut probes = Vec::new();
+    let (mut reads, mut writes) = (false, false);
+    for (function, hooked) in functions.iter().zip(library.functions) {
+        let Some(function) = function else { continue };
+        let own =
+            hooked.own | u16::from(library.number) << call::LIBRARY_SHIFT | server << call::SERVER_SHIFT;
+        match probes_of(function, hooked, own, layout, facts) {
+            Ok(wanted) => {
+                if hooked.own & call::HANDSHAKE == 0 {
+                    *(if hooked.own & call::RECV != 0 { &mut reads } else { &mut writes }) = true;
+                }
+                probes.extend(wanted);
+            }
+            Err(refusal) => found.refusals.push(refusal),
+        }
+    }
+    if !reads || !writes {
+        found.notes.push("its plaintext is not captured: reading or writing cannot be hooked".to_owned());
+        return found;
+    }
+    let free = free.map(|function| {
+        placement::entry(&function, &Needs { abi: Abi::SysV, values: &[Value::Argument(0)] }, facts.rules)
+            .or_else(|_| exits::start(&function, &[0], facts.rules))
+    });
+    match free {
+        Some(Ok(site)) => {
+            let cookie = site.cookie(0);
+            probes.push(Wanted { program: program::TLS_FREE, site, cookie });
+        }
+        Some(Err(refusal)) => found.refusals.push(refusal),
+        None => {}
+    }
+    if layout.is_none() {
+        found.notes.push(
+            "where its objects keep their random numbers is not clear: programs that move the encrypted bytes themselves are not captured"
+                .to_owned(),
+        );
+    }
+    found.probes = probes;
+    found.bits = proc::TLS;
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::Rules;
+    use crate::process::Language;
+
+    fn look_at(path: &str, library: &Library) -> Option<Found> {
+        let bytes = std::fs::read(path).ok()?;
+        let elf = Elf::parse(&bytes).unwrap();
+        let facts = Facts {
+            path,
+            is_program: false,
+            language: Language::Cpp,
+            rules: Rules::default(),
+            returns: true,
+        };
+        Some(look(library, &elf, &facts))
+    }
+
+    #[test]
+    fn the_libraries_of_this_machine_have_every_probe() {
+        for (path, library) in [
+            ("/usr/lib/x86_64-linux-gnu/libssl.so.3", &openssl::LIBRARY),
+            ("/usr/bin/node", &openssl::LIBRARY),
+            ("/usr/lib/x86_64-linux-gnu/libgnutls.so.30", &gnutls::LIBRARY),
+        ] {
+            let Some(found) = look_at(path, library) else { continue };
+            let ends = |name: &str, program: &str| {
+                found
+                    .probes
+                    .iter()
+                    .filter(|probe| probe.site.function == name && probe.program == program)
+                    .count()
+            };
+            for hooked in library.functions.iter().filter(|hooked| hooked.own & call::HANDSHAKE == 0) {
+                if found.probes.iter().any(|probe| probe.site.function == hooked.name) {
+                    assert_eq!(ends(hooked.name, program::TLS_ENTER), 1, "{path}: {}", hooked.name);
+                    assert!(ends(hooked.name, program::TLS_LEAVE) >= 1, "{path}: {}", hooked.name);
+                }
+            }
+            assert_eq!(ends(library.free, program::TLS_FREE), 1, "{path}");
+            for name in ["SSL_read", "SSL_write", "gnutls_record_recv", "gnutls_record_send2"] {
+                let wanted = library.functions.iter().any(|hooked| hooked.name == name);
+                assert_eq!(
+                    ends(name, program::TLS_ENTER),
+                    usize::from(wanted),
+                    "{path}: {name} of {:?}",
+                    found.refusals
+                );
+            }
+            assert_eq!(found.bits, proc::TLS, "{path}: {:?}", found.notes);
+            assert!(found.notes.is_empty(), "{path}: {:?}", found.notes);
+        }
+    }
+}

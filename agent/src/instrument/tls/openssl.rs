@@ -1,0 +1,58 @@
+//! OpenSSL 1.1 and 3, and its descendants that kept the names (BoringSSL, aws-lc, LibreSSL): as a library, or inside a program
+//! that names its functions (Node).
+
+use spanwise_common::event::library;
+use spanwise_common::tls::call::{BY_POINTER, HANDSHAKE, NO_BUFFER, RECV, WIDE};
+
+use super::{Hooked, Library, PROGRAMS, hooked, look};
+use crate::instrument::{Facts, Found, Instrument};
+use crate::placement::Elf;
+use crate::process::Language;
+
+const FUNCTIONS: &[Hooked] = &[
+    hooked("SSL_read", RECV, None),
+    hooked("SSL_read_ex", RECV | BY_POINTER, Some(3)),
+    hooked("SSL_read_early_data", RECV | BY_POINTER, Some(3)),
+    hooked("SSL_write", 0, None),
+    hooked("SSL_write_ex", BY_POINTER, Some(3)),
+    hooked("SSL_write_ex2", BY_POINTER, Some(4)),
+    hooked("SSL_write_early_data", BY_POINTER, Some(3)),
+    hooked("SSL_sendfile", NO_BUFFER | WIDE, None),
+    hooked("SSL_do_handshake", HANDSHAKE, None),
+];
+
+pub(super) const LIBRARY: Library = Library {
+    number: library::OPENSSL,
+    functions: FUNCTIONS,
+    free: "SSL_free",
+    random: "SSL_get_client_random",
+    server: Some("SSL_is_server"),
+};
+
+/// Finds OpenSSL.
+pub struct OpenSsl;
+
+impl Instrument for OpenSsl {
+    fn name(&self) -> &'static str {
+        "openssl"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        PROGRAMS
+    }
+
+    fn wants(&self, facts: &Facts<'_>) -> bool {
+        // A Go program has a library of its own, and Java and Python keep theirs in files.
+        let may_hold_it =
+            facts.is_program && !matches!(facts.language, Language::Go | Language::Java | Language::Python);
+        may_hold_it || facts.file_name().starts_with("libssl.so") || facts.file_name().starts_with("libssl-")
+    }
+
+    fn loaded_late(&self) -> &'static [&'static str] {
+        &["libssl.so"]
+    }
+
+    fn look(&self, elf: &Elf<'_>, facts: &Facts<'_>) -> Result<Found, String> {
+        Ok(look(&LIBRARY, elf, facts))
+    }
+}

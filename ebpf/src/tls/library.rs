@@ -1,0 +1,140 @@
+//! Calls of library functions. Any process that has the library's file mapped comes here; those that are not traced leave after
+//! one look-up.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::macros::uprobe;
+use aya_ebpf::programs::ProbeContext;
+use spanwise_common::config::proc;
+use spanwise_common::counters as count;
+use spanwise_common::event::{Direction, Task};
+use spanwise_common::place::{own, place};
+use spanwise_common::tls::call;
+
+use super::maps::{CALLS, LibraryCall, OBJECTS};
+use super::place::{value, word};
+use super::{hello, object, plain};
+use crate::complete::traced;
+use crate::emit::counters;
+
+/// A function that takes or gives plaintext, or makes a handshake, is called.
+#[uprobe]
+pub fn tls_enter(ctx: ProbeContext) -> u32 {
+    let _ = entered(&ctx);
+    0
+}
+
+/// It returns.
+#[uprobe]
+pub fn tls_leave(ctx: ProbeContext) -> u32 {
+    let _ = left(&ctx);
+    0
+}
+
+/// An object is freed.
+#[uprobe]
+pub fn tls_free(ctx: ProbeContext) -> u32 {
+    let _ = freed(&ctx);
+    0
+}
+
+#[inline(always)]
+fn hooked(ctx: &ProbeContext) -> Option<(u64, u64)> {
+    let (id, bits) = traced()?;
+    if bits & proc::TLS == 0 {
+        return None;
+    }
+    // SAFETY: the program's own context.
+    Some((id, unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }))
+}
+
+#[inline(always)]
+fn entered(ctx: &ProbeContext) -> Option<()> {
+    let (id, cookie) = hooked(ctx)?;
+    // SAFETY: a load from the program's context, a helper without arguments.
+    let (sp, at_ns) =
+        unsafe { (core::ptr::read_volatile(&raw const (*ctx.regs).rsp), bpf_ktime_get_boot_ns()) };
+    let now = LibraryCall {
+        object: value(ctx.regs, place(cookie, 0))?,
+        buffer: value(ctx.regs, place(cookie, 1)).unwrap_or(0),
+        count: value(ctx.regs, place(cookie, 2)).unwrap_or(0),
+        sp,
+        at_ns,
+        own: own(cookie),
+        live: 1,
+        pad: 0,
+    };
+    let Some(before) = CALLS.get_ptr_mut(&id) else {
+        let _ = CALLS.insert(&id, &now, 0);
+        return Some(());
+    };
+    // SAFETY: the entry is this thread's own.
+    unsafe {
+        if (*before).live != 0 && sp < (*before).sp {
+            // A read or write that makes the handshake on the way goes on being one.
+            if (*before).object == now.object && now.own & call::HANDSHAKE != 0 {
+                return None;
+            }
+            if (*before).object != now.object {
+                counters()?[count::PLAIN_NESTED as usize] += 1;
+            }
+        }
+        *before = now;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn left(ctx: &ProbeContext) -> Option<()> {
+    let (id, cookie) = hooked(ctx)?;
+    let under_way = CALLS.get_ptr_mut(&id)?;
+    // SAFETY: the entry is this thread's own.
+    let under_way = unsafe { &mut *under_way };
+    if under_way.live == 0 || under_way.own != own(cookie) {
+        return None;
+    }
+    under_way.live = 0;
+    if under_way.own & call::HANDSHAKE != 0 {
+        return None;
+    }
+    let result = value(ctx.regs, place(cookie, 0))?;
+    let result = if under_way.own & call::WIDE != 0 { result as i64 } else { i64::from(result as i32) };
+    let direction = if under_way.own & call::RECV != 0 { Direction::RECV } else { Direction::SEND };
+    let moved = if result <= 0 {
+        0
+    } else if under_way.own & call::BY_POINTER != 0 {
+        word(under_way.count)? as i64
+    } else {
+        result
+    };
+    if moved <= 0 || moved > 1 << 30 {
+        if direction == Direction::RECV
+            && let Some(object) = OBJECTS.get_ptr_mut(&object::address(id, under_way.object))
+        {
+            // SAFETY: map values stay valid while the program runs.
+            plain::drained(unsafe { &mut *object });
+        }
+        return None;
+    }
+    let Some(object) = object::lookup(id, under_way.object) else {
+        let counters = counters()?;
+        counters[count::PLAIN_SEEN as usize] += 1;
+        counters[count::PLAIN_CROWDED as usize] += 1;
+        return None;
+    };
+    if object.cookie == 0 || object.random != 0 {
+        hello::join(object, under_way.object, cookie, id);
+    }
+    plain::chunk(object, under_way, moved as u32, direction, id, Task::default())
+}
+
+#[inline(always)]
+fn freed(ctx: &ProbeContext) -> Option<()> {
+    let (id, cookie) = hooked(ctx)?;
+    let address = object::address(id, value(ctx.regs, place(cookie, 0))?);
+    let object = OBJECTS.get_ptr_mut(&address)?;
+    // SAFETY: map values stay valid while the program runs.
+    object::end(unsafe { &*object }, id);
+    let _ = OBJECTS.remove(&address);
+    Some(())
+}

@@ -1,0 +1,187 @@
+//! From a chunk of plaintext to a record: position, name, budget, ring.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use spanwise_common::conn::verdict;
+use spanwise_common::counters as count;
+use spanwise_common::event::{Direction, Kind, Plain, Task, flags};
+use spanwise_common::limits::{MAX_PAYLOAD, TAIL};
+use spanwise_common::tls::call;
+
+use super::maps::{LibraryCall, Object};
+use super::object::{self, bit};
+use crate::emit::{counters, header};
+use crate::maps::EVENTS;
+use crate::read::{masked, user_bytes};
+
+/// All that came in was given out.
+#[inline(always)]
+pub fn drained(object: &mut Object) {
+    object.bits &= !bit::MIXED;
+}
+
+/// Sequence number behind the record that the chunk came in, if that is certain.
+#[inline(always)]
+fn name(object: &mut Object, direction: Direction) -> Option<u32> {
+    if direction == Direction::SEND {
+        let known = object.bits & bit::SENT_END != 0;
+        object.bits &= !bit::SENT_END;
+        return known.then_some(object.sent_end);
+    }
+    // Libraries that read no further than the record that they are after give out the last one that came.
+    let fresh = core::mem::replace(&mut object.records, 0);
+    if object.bits & bit::AHEAD != 0 && fresh > 1 {
+        object.bits |= bit::MIXED;
+    }
+    (fresh > 0 && object.bits & (bit::NEXT | bit::MIXED) == bit::NEXT).then_some(object.next)
+}
+
+/// Accounts for a chunk of plaintext and ships what its budget allows.
+#[inline(always)]
+pub fn chunk(
+    object: &mut Object,
+    under_way: &LibraryCall,
+    moved: u32,
+    direction: Direction,
+    id: u64,
+    task: Task,
+) -> Option<()> {
+    let counters = counters()?;
+    counters[count::PLAIN_SEEN as usize] += 1;
+    counters[count::PLAIN_BYTES as usize] += u64::from(moved);
+    let cipher = name(object, direction);
+    let position = if direction == Direction::SEND { &mut object.sent } else { &mut object.received };
+    let seq = *position;
+    *position = seq.wrapping_add(moved);
+    if object.cookie == 0 {
+        counters[count::PLAIN_UNJOINED as usize] += 1;
+        return None;
+    }
+    let starts = object.last != direction.0;
+    if starts {
+        object.last = direction.0;
+        object.bursts = object.bursts.wrapping_add(1);
+        if object.verdict == verdict::UNKNOWN
+            || object.burst >= object.budget_recv.min(object.budget_send)
+            || object.bursts % 64 == 0
+        {
+            object::refresh_verdict(object);
+        }
+    }
+    if starts || object.verdict == verdict::HTTP2 {
+        object.burst = 0;
+    }
+    if object.verdict == verdict::IGNORE {
+        counters[count::PLAIN_IGNORED as usize] += 1;
+        return None;
+    }
+    let budget = if direction == Direction::SEND { object.budget_send } else { object.budget_recv };
+    let mut want = budget.saturating_sub(object.burst);
+    if want > moved {
+        want = moved;
+    }
+    object.burst = object.burst.saturating_add(moved);
+    let chunk = Chunk { moved, direction, id, seq, cipher, starts, task };
+    // The ring gives room of sizes that are known beforehand only.
+    let sent = if want < 512 {
+        ship::<512>(object, under_way, &chunk, want)
+    } else if want < 2048 {
+        ship::<2048>(object, under_way, &chunk, want)
+    } else {
+        ship::<MAX_PAYLOAD>(object, under_way, &chunk, want)
+    };
+    counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+    Some(())
+}
+
+/// Where and when a chunk moved.
+struct Chunk {
+    moved: u32,
+    direction: Direction,
+    id: u64,
+    seq: u32,
+    cipher: Option<u32>,
+    starts: bool,
+    task: Task,
+}
+
+/// A record, put together where it is read. A uprobe's program can be preempted by another on the same CPU, so with memory for
+/// each CPU its bytes could become those of another connection.
+#[repr(C)]
+struct Record<const N: usize> {
+    plain: Plain,
+    payload: [u8; N],
+}
+
+#[inline(always)]
+fn ship<const N: usize>(object: &Object, under_way: &LibraryCall, chunk: &Chunk, want: u32) -> Option<()> {
+    let mut entry = EVENTS.reserve::<Record<N>>(0)?;
+    let record = entry.as_mut_ptr();
+    let Chunk { moved, direction, .. } = *chunk;
+    let want = if want >= N as u32 { N as u32 - 1 } else { want };
+    let mut bits = 0;
+    let mut captured = 0;
+    // With room for a masked offset and a masked length.
+    let mut tail = [0u8; 24];
+    let mut tail_len = 0;
+    if under_way.own & call::NO_BUFFER != 0 {
+        bits |= flags::NO_BUFFER;
+    } else {
+        if want > 0 {
+            let len = masked(want, N as u32 - 1);
+            // SAFETY: `len` is below N by the mask.
+            if unsafe { user_bytes((&raw mut (*record).payload).cast(), len, under_way.buffer) } {
+                captured = len;
+            } else {
+                bits |= flags::FAULT;
+            }
+        }
+        if captured < moved {
+            let len = masked(if moved < TAIL as u32 { moved } else { TAIL as u32 }, 15);
+            let offset = masked(TAIL as u32 - len, 7);
+            let from = under_way.buffer + u64::from(moved) - u64::from(len);
+            // SAFETY: at most 7 + 15 bytes into an array of 24.
+            if unsafe { user_bytes(tail.as_mut_ptr().add(offset as usize), len, from) } {
+                tail_len = len as u8;
+            }
+        }
+    }
+    if captured < moved {
+        bits |= flags::CUT;
+    }
+    if chunk.starts {
+        bits |= flags::BURST_START;
+    }
+    if chunk.cipher.is_some() {
+        bits |= flags::HAS_CIPHER;
+    }
+    if object.bits & bit::FROM_START != 0 {
+        bits |= flags::FROM_START;
+    }
+    let mut header = header(Kind::PLAIN, 0, chunk.id);
+    header.flags = bits;
+    header.size = size_of::<Plain>() as u32 + captured;
+    // What is given to the library is on its way before the call ends.
+    if direction == Direction::SEND {
+        header.at_ns = under_way.at_ns;
+    }
+    let plain = Plain {
+        header,
+        object: object.id,
+        cookie: object.cookie,
+        task: chunk.task,
+        seq: chunk.seq,
+        len: moved,
+        captured,
+        cipher: chunk.cipher.unwrap_or(0),
+        direction: direction.0,
+        library: call::library(under_way.own),
+        tail_len,
+        pad: [0; 5],
+        // SAFETY: eight bytes of 24.
+        tail: unsafe { core::ptr::read_volatile(tail.as_ptr().cast::<[u8; TAIL]>()) },
+    };
+    // SAFETY: the record is ours until it is submitted.
+    unsafe { (&raw mut (*record).plain).write(plain) };
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    Some(())
+}
