@@ -73,7 +73,7 @@ pub(super) fn of(function: &Function<'_>) -> Option<Layout> {
                 }
             }
             _ if !matches!(line.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push) => {
-                drop(holds.remove(&to))
+                holds.remove(&to);
             }
             _ => {}
         }
