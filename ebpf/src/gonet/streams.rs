@@ -74,9 +74,10 @@ fn serves(ctx: &ProbeContext) -> Option<()> {
 
 #[inline(always)]
 fn writes(ctx: &ProbeContext) -> Option<()> {
-    let (id, bits, cookie) = hooked(ctx)?;
-    let client = value(ctx.regs, place(cookie, 0))?;
-    let number = value(ctx.regs, place(cookie, 1))? as u32;
+    let hit = hit(ctx)?;
+    let (id, bits) = (hit.id, hit.bits);
+    let client = hit.value(0)?;
+    let number = hit.value(1)? as u32;
     let mut found = [0u64; 2];
     if below(client + u64::from(place(cookie, 2).0), &mut found) == 0 {
         return None;
