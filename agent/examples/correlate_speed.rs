@@ -38,6 +38,7 @@ fn conn(number: usize, port: u16, server: bool) -> Arc<ConnInfo> {
         peer_sock: 0,
         netns: 1,
         texts: Texts::default(),
+        tls: None,
     })
 }
 

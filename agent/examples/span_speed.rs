@@ -33,6 +33,7 @@ fn main() {
                 peer_sock: 0,
                 netns: 0,
                 texts: Texts::default(),
+                tls: None,
             }),
             message: None,
             request: Request {

@@ -68,6 +68,8 @@ pub trait Origin: Who {
     }
     /// Bytes left a socket that no hook saw.
     fn unseen(&mut self) {}
+    /// A process may have loaded code; `more` if it surely has.
+    fn mapped(&mut self, _tgid: u32, _more: bool) {}
     /// Whether the children of traced processes are traced from now on.
     fn follow(&mut self, _new: bool) {}
 }
@@ -180,6 +182,10 @@ impl<O: Origin> Pipeline<O> {
                 tail.sees(data.header.tgid, data.task, data.header.at_ns);
                 sessions.data(&data, payload, origin, output);
             }
+            Some(Record::Plain(plain, payload)) => {
+                self.records += 1;
+                sessions.plain(&plain, payload, origin, output);
+            }
             Some(other) => {
                 self.others += 1;
                 match other {
@@ -197,10 +203,10 @@ impl<O: Origin> Pipeline<O> {
                         tail.correlator.process_exit(tgid, at_ns);
                         origin.exit(tgid);
                     }
-                    // Not made by any program yet.
-                    Record::Plain(..) | Record::Join(_) => {}
+                    Record::Join(join) => sessions.join(&join, origin, output),
                     Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
-                    Record::Data(..) => {}
+                    Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
+                    Record::Data(..) | Record::Plain(..) => {}
                 }
             }
             None => self.malformed += 1,

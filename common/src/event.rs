@@ -26,6 +26,8 @@ impl Kind {
     pub const JOIN: Self = Self(8);
     /// A task hands work to a connection, or takes it from one: [`Handoff`].
     pub const HANDOFF: Self = Self(9);
+    /// A traced process may have loaded more code: [`Process`].
+    pub const MAPPED: Self = Self(10);
 }
 
 /// First bytes of every record.
@@ -261,7 +263,7 @@ pub mod handoff {
 pub struct Process {
     /// What every record begins with.
     pub header: Header,
-    /// The child of a fork, the exit code of an exit.
+    /// The child of a fork, the exit code of an exit, whether there surely is more code.
     pub other: u32,
     /// Always zero.
     pub pad: u32,

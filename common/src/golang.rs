@@ -24,4 +24,49 @@ pub struct Layout {
     pub pad: u32,
 }
 
+/// Offsets in `crypto/tls.Conn` of the program of a process.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tls {
+    /// `conn`, an interface.
+    pub conn: u32,
+    /// `vers`, 16 bits.
+    pub version: u32,
+    /// `cipherSuite`, 16 bits.
+    pub suite: u32,
+    /// `out`: what encrypts, a struct inside the connection.
+    pub out: u32,
+    /// `rawInput`: encrypted bytes that were read and not yet taken apart, a `bytes.Buffer`.
+    pub raw: u32,
+    /// `bytes.Buffer.off`.
+    pub off: u32,
+}
+
+/// What every version that was measured has at the same place; the agent checks it against its table.
+pub mod fixed {
+    /// `net.TCPConn.conn.fd`, `netFD.pfd`, `http2responseWriter.rws`, `http2responseWriterState.stream`: the first member.
+    pub const FIRST: u64 = 0;
+    /// `internal/poll.FD.Sysfd`.
+    pub const SYSFD: usize = 16;
+    /// `internal/poll.FD.IsStream`.
+    pub const IS_STREAM: usize = 48;
+    /// `internal/poll.FD.ZeroReadIsEOF`.
+    pub const ZERO_READ_IS_EOF: usize = 49;
+    /// `internal/poll.FD.isFile`.
+    pub const IS_FILE: usize = 50;
+}
+
+/// Bits of a probe's cookie that are its own, where a number is read from a struct that is reached by pointers.
+pub mod path {
+    /// Offset of the number.
+    pub const OFFSET: u16 = 0xfff;
+    /// Lowest bit of how many pointers to follow before.
+    pub const FOLLOW_SHIFT: u32 = 12;
+    /// How many there can be.
+    pub const FOLLOW: u16 = 3;
+    /// What is reached is a pointer to what is wanted, in place of it.
+    pub const LAST: u16 = 1 << 15;
+}
+
 const _: () = assert!(size_of::<Layout>() == 24);
+const _: () = assert!(size_of::<Tls>() == 24);

@@ -20,11 +20,19 @@ pub const TAIL: usize = 8;
 pub const RING_BYTES: u32 = 8 * 1024 * 1024;
 /// Connections whose state the kernel side keeps (least recently used go first).
 pub const MAX_CONNS: u32 = 16 * 1024;
+/// A process that maps memory is looked at again after this time, even if it has no more code than before.
+pub const MAPPED_EVERY_NS: u64 = 50_000_000;
+/// Sites that the program for tests can tell apart.
+pub const MAX_TRIALS: u32 = 256;
 /// Processes traced at once.
 pub const MAX_PROCS: u32 = 16 * 1024;
 /// Objects of TLS libraries whose state the kernel side keeps (least recently used go first).
 pub const MAX_OBJECTS: u32 = 16 * 1024;
 /// Random numbers of ClientHellos that are kept until an object is found that has them (least recently used go first).
 pub const MAX_HELLOS: u32 = 16 * 1024;
+/// Go processes whose layouts of `crypto/tls` the kernel side keeps.
+pub const MAX_GO: u32 = 4 * 1024;
+/// Streams of Go clients between their making and their opening (least recently used go first).
+pub const MAX_GO_STREAMS: u32 = 16 * 1024;
 /// Threads whose call of a TLS library is kept (least recently used go first).
 pub const MAX_CALLS: u32 = 16 * 1024;

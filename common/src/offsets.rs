@@ -74,6 +74,10 @@ offsets! {
     OFF_TASK_STACK = "task_struct"."stack";
     /// Thread group of a task.
     OFF_TASK_TGID = "task_struct"."tgid";
+    /// Memory of a task.
+    OFF_TASK_MM = "task_struct"."mm";
+    /// Pages of memory that can be executed.
+    OFF_MM_EXEC_VM = "mm_struct"."exec_vm";
     /// Signal state shared by a thread group.
     OFF_TASK_SIGNAL = "task_struct"."signal";
     /// Exit code of a task.

@@ -45,12 +45,25 @@ pub fn output(record: *const u8, size: u32) -> bool {
 pub fn output_plain<T>(record: &T) {
     let sent = output((record as *const T).cast(), size_of::<T>() as u32);
     if let Some(counters) = counters() {
-        if sent {
-            counters[count::SHIPPED_OTHER as usize] += 1;
-        } else {
-            counters[count::RING_FULL as usize] += 1;
-        }
+        let counter = if sent { count::SHIPPED_OTHER } else { count::RING_FULL };
+        counters[counter as usize] += 1;
     }
+}
+
+/// Puts a data record of `size` bytes into the ring and counts it.
+///
+/// # Safety
+/// `size` bytes at `record` must be the caller's.
+#[inline(always)]
+unsafe fn output_data(record: *const u8, size: u32, counters: &mut Counters) -> bool {
+    let sent = output(record, size);
+    if sent {
+        counters[count::SHIPPED as usize] += 1;
+    } else {
+        counters[count::RING_FULL as usize] += 1;
+        counters[count::RING_FULL_DATA as usize] += 1;
+    }
+    sent
 }
 
 /// A record's header for now and here.
@@ -238,12 +251,9 @@ fn ship(
         recognise(scratch, state);
     }
     let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
-    if output((scratch as *const crate::maps::Scratch).cast(), size) {
-        counters[count::SHIPPED as usize] += 1;
+    // SAFETY: the mask keeps the size within the scratch.
+    if unsafe { output_data((scratch as *const crate::maps::Scratch).cast(), size, counters) } {
         counters[count::BYTES_SHIPPED as usize] += u64::from(captured);
-    } else {
-        counters[count::RING_FULL as usize] += 1;
-        counters[count::RING_FULL_DATA as usize] += 1;
     }
     Some(())
 }
@@ -281,17 +291,11 @@ fn read_unseen(key: u64, id: u64, before: u32, copied: u32) -> i32 {
         tail: [0; 8],
     };
     data.header.flags = flags::NO_BUFFER | flags::CUT | flags::UNSEEN;
-    let sent = output((&raw const data).cast(), size_of::<Data>() as u32);
-    if let Some(counters) = counters() {
-        counters[count::SEEN as usize] += 1;
-        counters[count::BYTES as usize] += u64::from(len);
-        if sent {
-            counters[count::SHIPPED as usize] += 1;
-        } else {
-            counters[count::RING_FULL as usize] += 1;
-            counters[count::RING_FULL_DATA as usize] += 1;
-        }
-    }
+    let Some(counters) = counters() else { return 0 };
+    counters[count::SEEN as usize] += 1;
+    counters[count::BYTES as usize] += u64::from(len);
+    // SAFETY: all of the record.
+    unsafe { output_data((&raw const data).cast(), size_of::<Data>() as u32, counters) };
     1
 }
 

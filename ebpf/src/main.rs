@@ -11,7 +11,9 @@ mod conn;
 mod emit;
 mod fentry;
 mod golang;
+mod gonet;
 mod kprobe;
+mod mapped;
 mod maps;
 mod offsets;
 mod process;
@@ -20,6 +22,7 @@ mod sock;
 mod syscall;
 mod tcp;
 mod tls;
+mod uprobe;
 mod uring;
 mod user;
 

@@ -6,7 +6,7 @@ use spanwise_common::conn::{State, Verdict};
 use spanwise_common::counters::COUNT;
 use spanwise_common::event::Data;
 use spanwise_common::golang::{Layout, MAX_LAYOUTS};
-use spanwise_common::limits::{MAX_CONNS, MAX_PAYLOAD, MAX_PROCS, RING_BYTES};
+use spanwise_common::limits::{MAX_CONNS, MAX_PAYLOAD, MAX_PROCS, MAX_TRIALS, RING_BYTES};
 
 /// Records for user space. Written by every program, read by the agent, which polls: no wake-ups.
 #[map]
@@ -99,7 +99,7 @@ pub struct Entered {
 }
 
 /// Thread -> its call of a socket function. Written and emptied by the hooks of plane `kprobe`; bounded by the threads that
-/// wait on sockets, least recently used go first.
+/// wait on sockets, least recently used go first. Loaded with one entry for every other plane.
 #[map]
 pub static ENTERED: LruHashMap<u64, Entered> = LruHashMap::with_max_entries(16 * 1024, 0);
 
@@ -120,3 +120,33 @@ pub struct Pending {
 /// Connection and direction (bit 0) -> transfer that waits for its completion.
 #[map]
 pub static URING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(4096, 0);
+
+/// How much code a process has.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Code {
+    /// Pages that can be executed, when last told.
+    pub pages: u64,
+    /// When it was last told.
+    pub at_ns: u64,
+}
+
+/// Process -> its code. Written here; bounded by the processes that are traced, least recently used go first.
+#[map]
+pub static CODE: LruHashMap<u32, Code> = LruHashMap::with_max_entries(4096, 0);
+
+/// Hits of a site under test.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Trial {
+    /// How often it was hit.
+    pub hits: u64,
+    /// Sum of the first value.
+    pub sum: u64,
+    /// When it was last hit.
+    pub at_ns: u64,
+}
+
+/// Site under test -> hits. Empty unless a test asks for it.
+#[map]
+pub static TRIAL: Array<Trial> = Array::with_max_entries(MAX_TRIALS, 0);

@@ -16,8 +16,9 @@ use crate::maps::PROCS;
 use crate::offsets::*;
 use crate::read::direct;
 
+/// Puts a record about a process into the ring.
 #[inline(always)]
-fn say(kind: Kind, id: u64, other: u32) {
+pub fn say(kind: Kind, id: u64, other: u32) {
     let comm = bpf_get_current_comm().unwrap_or([0; 16]);
     output_plain(&Process { header: header(kind, size_of::<Process>(), id), other, pad: 0, comm });
 }

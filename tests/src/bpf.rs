@@ -44,6 +44,11 @@ impl Owned {
         Ok(owned)
     }
 
+    /// Whether a program of this name is among them.
+    pub fn has_program(&self, name: &str) -> bool {
+        self.names.values().any(|found| found == name)
+    }
+
     /// The ids in the description of a descriptor.
     fn take(&mut self, description: &str) {
         for line in description.lines() {

@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::export::{Exporters, Limits, STOP_WITHIN};
 use crate::governor::follow::{self, Following};
 use crate::governor::{Governor, KernelSide};
+use crate::instrument::{Instruments, News};
 use crate::kernel::hazard::{Feature, Hazards, Lockdown, lockdown};
 use crate::kernel::load::{Kernel, LoadError};
 use crate::kernel::priority::Priority;
@@ -25,10 +26,10 @@ use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
 use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
-use crate::process::{Goroutines, Language, Naming, Process, Registry, Service, descendants};
+use crate::process::{Goroutine, Goroutines, Language, Naming, Process, Registry, Service, descendants};
 use crate::session::Who;
 use crate::span::clock::Clock;
-use crate::span::correlate::{Role, role};
+use crate::span::correlate::{Role, Started, role};
 use crate::telemetry::{Flow, Stage, render, to_json};
 
 /// Records handled before the clock is looked at.
@@ -39,6 +40,8 @@ const BUSY: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(16);
 /// How often the traced processes are counted, to end with the last one.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// What probes may take before the agent says that it is ready.
+const PROBES: Duration = Duration::from_secs(5);
 /// What a program that was asked to end may take before the agent leaves without it.
 const PROGRAM_GRACE: Duration = Duration::from_millis(300);
 
@@ -58,6 +61,7 @@ struct Live {
     recorded: HashSet<u32>,
     exits: u64,
     following: Following,
+    instruments: Instruments,
     goroutines: Goroutines,
     /// Why goroutines of some process are not known, as last said.
     unknown: Option<String>,
@@ -111,6 +115,29 @@ impl Live {
     }
 }
 
+impl Live {
+    /// What the instruments' thread has found out.
+    fn hear(&mut self) {
+        for news in self.instruments.news() {
+            match news {
+                News::Bits { tgid, set, of } => self.kernel.mark(tgid, set, of),
+                News::Said(sentence) => eprintln!("spanwise: {sentence}"),
+            }
+        }
+    }
+
+    /// The probes on the processes that are traced from the start are there, unless that takes long.
+    fn settle(&mut self) {
+        for tgid in self.kernel.traced() {
+            self.instruments.started(tgid);
+        }
+        if !self.instruments.settle(PROBES) {
+            eprintln!("spanwise: some probes are not attached yet after {PROBES:?}; they follow");
+        }
+        self.hear();
+    }
+}
+
 impl Who for Live {
     fn service(&mut self, tgid: u32) -> Arc<Service> {
         let service = self.registry.service(tgid);
@@ -133,6 +160,7 @@ impl Origin for Live {
     fn fork(&mut self, parent: u32, child: u32) {
         if self.following.child() {
             self.registry.fork(parent, child);
+            self.instruments.forked(parent, child);
         } else {
             self.kernel.untrace(child);
         }
@@ -145,6 +173,7 @@ impl Origin for Live {
                 let bits = self.bits(&child);
                 if self.kernel.trace(child.tgid, bits).is_ok() {
                     self.registry.add(&child);
+                    self.instruments.started(child.tgid);
                     self.following.took_in();
                 }
             }
@@ -158,13 +187,15 @@ impl Origin for Live {
             && process.language == Language::Go
         {
             let bits = self.bits(&process);
-            self.kernel.mark(tgid, bits);
+            self.kernel.mark(tgid, bits, bits);
         }
+        self.instruments.became(tgid);
     }
 
     fn exit(&mut self, tgid: u32) {
         self.recorded.remove(&tgid);
         self.registry.exit(tgid);
+        self.instruments.ended(tgid);
         self.goroutines.forget(tgid);
         self.exits += 1;
     }
@@ -177,9 +208,18 @@ impl Origin for Live {
         self.kernel.forget(cookie);
     }
 
+    fn mapped(&mut self, tgid: u32, more: bool) {
+        self.instruments.mapped(tgid, more);
+    }
+
     fn role(&mut self, tgid: u32, start: u64) -> Role {
         let name = self.goroutines.function(tgid, start);
         name.map_or_else(Role::default, |name| role::of(&name))
+    }
+
+    fn tasks(&mut self, tgid: u32) -> Option<Vec<Started>> {
+        let started = |Goroutine { id, parent, start }| Started { id, parent, start };
+        Some(self.goroutines.all(tgid)?.into_iter().map(started).collect())
     }
 
     fn unseen(&mut self) {
@@ -273,6 +313,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     let Some(ring) = kernel.take_ring() else {
         return Err(CliError::failed("the ring buffer of the BPF programs is missing"));
     };
+    let instruments = Instruments::load(&mut kernel);
     let mut live = Live {
         kernel,
         registry: Registry::new(Naming::from(settings)),
@@ -280,6 +321,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         recorded: HashSet::new(),
         exits: 0,
         following: Following::default(),
+        instruments,
         goroutines: Goroutines::default(),
         unknown: None,
     };
@@ -310,11 +352,13 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
             Some(child)
         }
     };
+    live.settle();
     if let Some(ready) = &mut ready {
         ready.create()?;
     }
     // The program of `run` has its own by now; from here on nothing is opened that takes more than looking at processes.
-    let needs = privilege::Needs { signal_child: child.is_some(), filter: settings.seccomp };
+    let prober = live.instruments.prober();
+    let needs = privilege::Needs { signal_child: child.is_some(), filter: settings.seccomp, prober };
     let begin = Instant::now();
     let reduced = privilege::reduce(needs);
     tracing::info!(
@@ -461,6 +505,7 @@ impl Engine {
             let found = self.read(Some(stop));
             let bytes = self.ring.bytes - before;
             priority.found(bytes as usize);
+            self.pipeline.origin.hear();
             let now = Instant::now();
             if self.governor.looked(bytes, now)
                 && let Some(effort) = self.governor.measure(now, kernel_side(&self.pipeline.origin.kernel))
@@ -553,13 +598,16 @@ impl Engine {
         let (kernel, counters) = self.kernel_stage();
         let mut stages = vec![kernel];
         stages.extend(self.pipeline.stages());
-        stages.extend([self.governor.stage(), self.pipeline.origin.following.stage()]);
+        let origin = &self.pipeline.origin;
+        stages.extend([self.governor.stage(), origin.following.stage()]);
+        stages.extend(origin.instruments.stage());
         render(&stages, &counters)
     }
 
     /// Takes the probes off, reads the rest, empties every stage, and prints the account. What was traced waits neither for a
     /// backlog nor for an endpoint that is slow to take the last spans.
     fn finish(mut self) {
+        self.pipeline.origin.instruments.stop();
         self.pipeline.origin.kernel.unhook();
         // Nothing is added any more.
         while self.read(None) > 0 {}
@@ -570,13 +618,13 @@ impl Engine {
         let (kernel, counters) = self.kernel_stage();
         let ring = self.ring;
         let detach = |live: Live| {
-            let following = live.following.stage();
+            let beside = [Some(live.following.stage()), live.instruments.stage()];
             live.kernel.detach();
             drop(ring);
-            (live.recorder, following)
+            (live.recorder, beside)
         };
-        let ((recorder, following), rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN, detach);
-        let governor = [self.governor.stage(), following];
+        let ((recorder, beside), rest) = self.pipeline.finish(clock::boot_ns(), STOP_WITHIN, detach);
+        let governor = [Some(self.governor.stage())].into_iter().chain(beside).flatten();
         if let Some(recorder) = recorder {
             let failed = recorder.finish();
             if failed > 0 {
@@ -618,6 +666,7 @@ pub(super) fn kernel_stage(values: &[(&'static str, u64)]) -> Stage {
             (Flow::Out, "shipped to the ring", of(counters::SHIPPED)),
             (Flow::Drop, "ring full", of(counters::RING_FULL_DATA)),
             (Flow::Drop, "connection ignored", of(counters::IGNORED)),
+            (Flow::Drop, "connection encrypted", of(counters::ENCRYPTED)),
             (Flow::Drop, "connection map full", of(counters::CONN_FULL)),
         ],
         notes: vec![],

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use spanwise_common::conn::{Info, known, transport};
 
+use super::tls::Tls;
+
 /// One end of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Endpoint {
@@ -63,6 +65,8 @@ pub struct ConnInfo {
     pub netns: u32,
     /// Addresses as text.
     pub texts: Texts,
+    /// What is known of its encryption, if it is the plaintext of an encrypted connection.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Names a request the same way at both ends of a TCP connection: the connection by the first data sequence
@@ -132,6 +136,7 @@ impl ConnInfo {
             peer_sock: info.peer_sock,
             netns: info.netns,
             texts: Texts::default(),
+            tls: None,
         }
     }
 

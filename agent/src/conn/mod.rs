@@ -4,6 +4,7 @@
 
 mod info;
 mod stream;
+pub mod tls;
 
 pub use info::{Authority, ConnInfo, Endpoint, MessageName, SeqNames, Side, Texts};
 pub use stream::{Half, Place, inputs};

@@ -4,12 +4,32 @@
 //! sentence. What to look for in a file is an [`Instrument`]'s; everything else (when a file is looked at, that it is looked
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
+mod explain;
+mod files;
+pub mod golang;
+mod look;
 pub mod tls;
+mod trial;
+mod worker;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::placement::{Elf, Refusal, Rules, Site};
 use crate::process::Language;
+
+pub use explain::{Explained, explain};
+pub use look::{Findings, look};
+pub use worker::{Instruments, News};
+
+/// Every instrument there is.
+#[must_use]
+pub fn all() -> Vec<Arc<dyn Instrument>> {
+    let mut all: Vec<Arc<dyn Instrument>> =
+        vec![Arc::new(tls::OpenSsl), Arc::new(tls::GnuTls), Arc::new(golang::Golang)];
+    all.extend(trial::Trial::of_environment().map(|trial| Arc::new(trial) as Arc<dyn Instrument>));
+    all
+}
 
 /// What is known of a mapped file when an instrument looks at it.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +67,7 @@ pub struct Wanted {
 
 /// Makes the value that a map keyed by process id holds for a process, from the difference between where the file is mapped and
 /// the addresses it was linked at.
-pub type PerProcess = Box<dyn Fn(u64) -> Vec<u8> + Send>;
+pub type PerProcess = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
 /// What an instrument found in a file.
 #[derive(Default)]
@@ -79,6 +99,9 @@ impl fmt::Debug for Found {
 pub trait Instrument: Send + Sync {
     /// Its name, in `ps --probes`.
     fn name(&self) -> &'static str;
+
+    /// BPF programs that it may want: loaded at the start, when the agent may still do so.
+    fn programs(&self) -> &'static [&'static str];
 
     /// Whether a file is worth opening, judged by its name and the language.
     fn wants(&self, facts: &Facts<'_>) -> bool;

@@ -1,6 +1,7 @@
 //! Loads and attaches the programs, and holds the maps. Dropping [`Kernel`] detaches everything.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
@@ -19,6 +20,7 @@ use super::object;
 use super::plane::{self, COMPANIONS, NO_URING, ON_DEMAND, Plane};
 use super::programs::{self, Refusal};
 use super::ring::Ring;
+use super::uprobe::{self, Probes};
 use super::{typed, usage};
 use crate::config::PlaneChoice;
 
@@ -103,6 +105,9 @@ pub struct Kernel {
     /// The ends of traced processes are told.
     pub tells_exits: bool,
     splice_watched: bool,
+    maps: uprobe::Maps,
+    /// Programs on user code.
+    probes: Vec<(&'static str, OwnedFd)>,
     /// Hook runs that the kernel skipped, as of taking the programs off.
     skipped: u64,
 }
@@ -172,10 +177,12 @@ impl Kernel {
             return Err(LoadError::Lacking(sentence));
         }
         let uring = plane::uring(host);
-        match Self::load_with(asked, host, uring) {
+        let plane = plane::candidates(asked).find(|plane| plane.obstacle(host).is_none());
+        let calls = plane == Some(Plane::Kprobe);
+        match Self::load_with(asked, host, uring, calls) {
             Err(LoadError::Uring(why)) => {
                 // The other programs must know that nobody watches, and what they know is fixed when they are loaded.
-                let mut kernel = Self::load_with(asked, host, None)?;
+                let mut kernel = Self::load_with(asked, host, None, calls)?;
                 kernel.losses.push(why);
                 Ok(kernel)
             }
@@ -187,7 +194,13 @@ impl Kernel {
         }
     }
 
-    fn load_with(asked: PlaneChoice, host: &Host, uring: Option<Hooked>) -> Result<Self, LoadError> {
+    /// `calls`: with room for the calls that plane `kprobe` remembers. Maps are made before it is known which plane loads.
+    fn load_with(
+        asked: PlaneChoice,
+        host: &Host,
+        uring: Option<Hooked>,
+        calls: bool,
+    ) -> Result<Self, LoadError> {
         let blob = typed::blob(host.btf(), plane::hooks());
         let types = aya::Btf::parse(&blob, Endianness::default()).map_err(other)?;
         drop(blob);
@@ -198,12 +211,19 @@ impl Kernel {
             loader.override_global(name, value, false);
         }
         loader.override_global("FEATURES", &features, false);
+        if !calls {
+            loader.map_max_entries(names::ENTERED, 1);
+        }
         for map in host.faults().of(fault::Kind::Map) {
             loader.map_max_entries(map, 0);
         }
         let mut ebpf = loader.load(object::bytes()).map_err(map_refused)?;
         let mut losses: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
         let plane = Self::choose(asked, host, &mut ebpf, &types)?;
+        if plane == Plane::Kprobe && !calls {
+            drop(ebpf);
+            return Self::load_with(asked, host, uring, true);
+        }
         let mut programs: Vec<(Hooked, bool)> =
             plane.programs().iter().map(|hooked| (*hooked, true)).collect();
         if let Some((name, hook)) = uring.filter(|_| plane.sees_uring()) {
@@ -233,6 +253,7 @@ impl Kernel {
         let tells_forks = loaded(program::PROC_FORK) && !host.lacks("OFF_TASK_TGID");
         let tells_exits =
             loaded(program::PROC_EXIT) && !host.lacks("OFF_TASK_SIGNAL") && !host.lacks("OFF_SIGNAL_LIVE");
+        let maps = uprobe::Maps::of(&ebpf);
         let ring = RingBuf::try_from(take(&mut ebpf, names::EVENTS)?).map_err(other)?;
         let procs = HashMap::try_from(take(&mut ebpf, names::PROCS)?).map_err(other)?;
         let conns = HashMap::try_from(take(&mut ebpf, names::CONNS)?).map_err(other)?;
@@ -256,6 +277,8 @@ impl Kernel {
             tells_forks,
             tells_exits,
             splice_watched: false,
+            maps,
+            probes: Vec::new(),
             skipped: 0,
         })
     }
@@ -330,10 +353,35 @@ impl Kernel {
         }
     }
 
+    /// Loads programs on user code. Can be done once.
+    pub fn load_probes(&mut self, wanted: &[&'static str]) -> Probes {
+        let faults = Faults::from_env().unwrap_or_default();
+        let probes = Probes::load(std::mem::take(&mut self.maps), wanted, &faults);
+        self.probes = probes.programs().collect();
+        probes
+    }
+
+    /// From now on it is told when a traced process may have loaded code. What that costs others, and why it is done so, is in
+    /// docs/adr/0010-uprobe-sites.md.
+    pub fn watch_code(&mut self) {
+        let watcher = self.programs.iter().find(|((name, _), _)| *name == program::CODE_MAPPED);
+        let Some(((name, hook), _)) = watcher.copied() else { return };
+        if let Err(error) = programs::attach(&mut self.ebpf, name, hook) {
+            tracing::warn!(
+                "program {name} does not attach ({}): libraries that a program loads late are found late",
+                chain(&error)
+            );
+        }
+    }
+
     /// Instructions that the verifier looked at for each loaded program, where the kernel tells.
     pub fn verified(&self) -> Vec<(&'static str, u32)> {
         let verified = |name| Some((name, programs::verified(&self.ebpf, name)?));
-        self.names().into_iter().filter_map(verified).collect()
+        let of_probe = |(name, program): &(&'static str, OwnedFd)| {
+            Some((*name, programs::told(program.as_fd(), "verified_insns:")? as u32))
+        };
+        let others = self.probes.iter().filter_map(of_probe);
+        self.names().into_iter().filter_map(verified).chain(others).collect()
     }
 
     /// Each loaded program once, for however many functions it stands.
@@ -354,12 +402,6 @@ impl Kernel {
         self.procs.insert(tgid, bits, 0).map_err(other)
     }
 
-    /// Sets the bits of a process, unless it ended meanwhile.
-    pub fn mark(&mut self, tgid: u32, bits: u32) {
-        // Not being there any more is no failure.
-        drop(self.procs.insert(tgid, bits, EXISTING));
-    }
-
     /// Bits that let the kernel side read the goroutines of a process with this layout; none when there are too many layouts.
     pub fn go_bits(&mut self, layout: Layout) -> u32 {
         let known = self.layouts.iter().position(|known| *known == layout);
@@ -372,6 +414,14 @@ impl Kernel {
             })
         });
         index.map_or(0, |index| (index as u32 + 1) << golang::LAYOUT_SHIFT)
+    }
+
+    /// Sets these bits of a process that is traced, of those in `of`.
+    pub fn mark(&mut self, tgid: u32, set: u32, of: u32) {
+        // Only if it is still there: it may have ended.
+        if let Ok(bits) = self.procs.get(&tgid, 0) {
+            drop(self.procs.insert(tgid, bits & !of | set, EXISTING));
+        }
     }
 
     /// Forgets a process.
@@ -417,8 +467,10 @@ impl Kernel {
 
     /// Hook runs that the kernel skipped, of whatever process. Opens a file for each program: not for every look.
     pub fn skipped(&self) -> u64 {
-        let now = self.names().into_iter().map(|name| programs::skipped(&self.ebpf, name)).sum();
-        self.skipped.max(now)
+        let missed = |(_, program): &(_, OwnedFd)| programs::told(program.as_fd(), "recursion_misses:");
+        let probes: u64 = self.probes.iter().filter_map(missed).sum();
+        let others: u64 = self.names().into_iter().map(|name| programs::skipped(&self.ebpf, name)).sum();
+        self.skipped.max(probes + others)
     }
 
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
@@ -432,6 +484,7 @@ impl Kernel {
         // With the programs goes what the kernel counted for them.
         self.skipped = self.skipped();
         programs::unload_all(&mut self.ebpf);
+        self.probes.clear();
     }
 
     /// Detaches and unloads everything now.

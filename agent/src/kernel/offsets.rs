@@ -92,6 +92,7 @@ pub fn cost_of_missing(global: &str) -> &'static str {
         "OFF_TASK_STACK" | "OFF_REGS_SS" => {
             "nothing can be captured on kernels before Linux 5.15, where registers are read from the stack"
         }
+        "OFF_TASK_MM" | "OFF_MM_EXEC_VM" => "libraries that a program loads late are found late",
         "OFF_TASK_TGID" => "children of traced processes are not traced",
         "OFF_TASK_SIGNAL" | "OFF_SIGNAL_LIVE" => "the end of a process is found by looking, a little later",
         "OFF_TASK_EXIT_CODE" => "exit codes of processes are not known",

@@ -147,10 +147,11 @@ pub const COMPANIONS: &[Companion] = &[
         "inet_sock_set_state",
         "responses that end with their connection end late, and aborted requests are found late",
     ),
+    (program::CODE_MAPPED, "vm_unmapped_area", "libraries that a program loads late are found late"),
 ];
 
-/// Programs of plane `sock` that are attached when they are first needed, because every process of the node pays for them.
-pub const ON_DEMAND: &[&str] = &[program::TCP_SPLICE];
+/// Programs that are attached when they are first needed, because every process of the node pays for them.
+pub const ON_DEMAND: &[&str] = &[program::TCP_SPLICE, program::CODE_MAPPED];
 
 /// Programs that only plane `sock` uses.
 pub const SOCK_COMPANIONS: &[Companion] =

@@ -2,7 +2,7 @@
 //! or why not.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError};
@@ -123,13 +123,17 @@ pub(super) fn skipped(ebpf: &Ebpf, name: &str) -> u64 {
         Program::KProbe(program) => program.fd(),
         _ => return 0,
     };
-    let Ok(fd) = fd else { return 0 };
-    let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    std::fs::read_to_string(info).ok().and_then(|info| misses(&info)).unwrap_or(0)
+    fd.map_or(0, |fd| told(fd.as_fd(), "recursion_misses:").unwrap_or(0))
 }
 
-fn misses(info: &str) -> Option<u64> {
-    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+/// A number that the kernel tells of an open program.
+pub(super) fn told(program: BorrowedFd<'_>, key: &str) -> Option<u64> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+    number(&info, key)
+}
+
+fn number(info: &str, key: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix(key))?.trim().parse().ok()
 }
 
 /// Instructions that the verifier looked at before it took a loaded program; none on kernels that do not tell.
@@ -139,12 +143,13 @@ pub(super) fn verified(ebpf: &Ebpf, name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::misses;
+    use super::number;
 
     #[test]
     fn misses_are_read_where_the_kernel_tells() {
         let info = "pos:\t0\nprog_type:\t26\nrun_cnt:\t0\nrecursion_misses:\t17\nverified_insns:\t1262\n";
-        assert_eq!(misses(info), Some(17));
-        assert_eq!(misses("pos:\t0\nprog_type:\t26\n"), None);
+        assert_eq!(number(info, "recursion_misses:"), Some(17));
+        assert_eq!(number(info, "verified_insns:"), Some(1262));
+        assert_eq!(number("pos:\t0\nprog_type:\t26\n", "recursion_misses:"), None);
     }
 }

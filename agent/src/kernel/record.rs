@@ -17,6 +17,8 @@ pub enum Record<'a> {
     Exec(Process),
     /// The end of a process.
     Exit(Process),
+    /// A process may have loaded more code.
+    Mapped(Process),
     /// Plaintext of a TLS library with its payload.
     Plain(Plaintext, &'a [u8]),
     /// The connection of a library's object.
@@ -89,6 +91,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
         Kind::FORK => Some(Record::Fork(copy_out(bytes)?)),
         Kind::EXEC => Some(Record::Exec(copy_out(bytes)?)),
         Kind::EXIT => Some(Record::Exit(copy_out(bytes)?)),
+        Kind::MAPPED => Some(Record::Mapped(copy_out(bytes)?)),
         Kind::PLAIN => {
             let plain: Plaintext = copy_out(bytes)?;
             let from = size_of::<Plaintext>();

@@ -90,6 +90,12 @@ impl<'a> Elf<'a> {
         })
     }
 
+    /// Address as linked, and offset in the file, of the first segment with code.
+    #[must_use]
+    pub fn first_code(&self) -> Option<(u64, u64)> {
+        self.segments().find(|(.., code)| *code).map(|(address, _, offset, _)| (address, offset))
+    }
+
     /// The build id.
     #[must_use]
     pub fn build_id(&self) -> Option<&'a [u8]> {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use spanwise_common::golang::Layout;
 use spanwise_common::limits::MAX_PROCS;
@@ -10,12 +11,29 @@ use spanwise_common::offsets::MISSING;
 use spanwise_golang::{Binaries, Binary, Runtime, load_bias};
 
 use super::procfs::Proc;
+use super::tasks::{Goroutine, Memory, list};
+
+/// A look at the memory of a process is followed by a pause, so many times as long, and at least of this length: looking takes no
+/// more than a twentieth of a core for each process.
+const PAUSE: (u32, Duration) = (20, Duration::from_millis(1));
 
 /// A Go process.
 struct Program {
     binary: Rc<Binary<'static>>,
     /// What the kernel added to the addresses of the file.
     bias: u64,
+    layout: Layout,
+    memory: Looks,
+}
+
+/// Whether the memory of a process is looked at.
+enum Looks {
+    /// It was not asked for yet.
+    Not,
+    /// Not before this time.
+    From(Instant, Memory),
+    /// It cannot be.
+    Never,
 }
 
 /// What is known of Go processes.
@@ -42,10 +60,42 @@ impl Goroutines {
         if self.programs.len() >= MAX_PROCS as usize {
             self.programs.clear();
         }
+        let layout =
+            Layout { m, curg, goid, parent: parent_goid.unwrap_or(MISSING), start: start_pc, pad: 0 };
         if let Some(bias) = load_bias(&binary, &self.proc.path(tgid, "")) {
-            self.programs.insert(tgid, Program { binary, bias });
+            self.programs.insert(tgid, Program { binary, bias, layout, memory: Looks::Not });
         }
-        Ok(Layout { m, curg, goid, parent: parent_goid.unwrap_or(MISSING), start: start_pc, pad: 0 })
+        Ok(layout)
+    }
+
+    /// All goroutines of a process as they are now; nothing if that cannot be had, or was had a moment ago.
+    pub fn all(&mut self, tgid: u32) -> Option<Vec<Goroutine>> {
+        let program = self.programs.get_mut(&tgid)?;
+        let now = Instant::now();
+        if matches!(program.memory, Looks::Not) {
+            let place = list(&program.binary).map(|place| place.wrapping_add(program.bias));
+            let memory = place.map(|place| Memory::open(&self.proc.path(tgid, ""), place, program.layout));
+            program.memory = match memory {
+                Some(Ok(memory)) => Looks::From(now, memory),
+                _ => Looks::Never,
+            };
+        }
+        let Looks::From(from, memory) = &mut program.memory else { return None };
+        if now < *from {
+            return None;
+        }
+        let found = memory.goroutines();
+        let (times, least) = PAUSE;
+        let end = Instant::now();
+        *from = end + (end.duration_since(now) * times).max(least);
+        match found {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::info!("the goroutines of process {tgid} cannot be read: {error}");
+                program.memory = Looks::Never;
+                None
+            }
+        }
     }
 
     /// The name of the function at an address of a process.

@@ -5,7 +5,7 @@ use crate::telemetry::{Flow, Stage};
 /// Counters of the stage. Transfers and exchanges each balance.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
-    /// Data records that came in.
+    /// Data records and chunks of plaintext that came in.
     pub transfers: u64,
     /// Given to a parser.
     pub parsed: u64,
@@ -21,6 +21,16 @@ pub struct Account {
     pub refused: u64,
     /// On connections that rest (see [`Effort`](super::Effort)).
     pub rested: u64,
+    /// Of an encrypted connection in a process whose library gives the plaintext.
+    pub encrypted: u64,
+    /// Of an encrypted connection in a process whose plaintext is not captured.
+    pub uncovered: u64,
+    /// Chunks of plaintext among the records that came in.
+    pub plain: u64,
+    /// Connections that turned out to be encrypted.
+    pub encrypted_connections: u64,
+    /// Times that an object of a TLS library was joined to a connection.
+    pub joins: u64,
     /// Exchanges whose first byte was seen.
     pub began: u64,
     /// Handed on with a response.
@@ -77,11 +87,16 @@ impl Account {
                     (Flow::Drop, "seen already", self.repeated),
                     (Flow::Drop, "connection table full", self.refused),
                     (Flow::Drop, "connection rests", self.rested),
+                    (Flow::Drop, "encrypted, plaintext from its library", self.encrypted),
+                    (Flow::Drop, "encrypted, library not covered", self.uncovered),
                 ],
                 notes: vec![
                     ("connections", self.connections),
                     ("connections forgotten for room", self.displaced),
                     ("connections ignored", self.ignored),
+                    ("chunks of plaintext", self.plain),
+                    ("encrypted connections", self.encrypted_connections),
+                    ("library objects joined to connections", self.joins),
                     ("rests of connections", self.rests),
                     ("rests that are over", self.woken),
                     ("exchanges given up, too many under way", self.too_many),

@@ -11,7 +11,7 @@ use super::account::Account;
 use super::carries::{Carries, Prefix, Wire, detect};
 use super::exchange::{Outcome, Task};
 use super::rest::{Rest, mark};
-use super::scene::{Active, Change, Moment, Scene, finish};
+use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
 use super::table::{Output, Who};
 use crate::conn::{ConnInfo, Half, Place, Side, inputs};
 
@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) doubted_ns: u64,
     pub(super) in_active: bool,
     pub(super) completed: u32,
+    /// A remote procedure call was seen.
+    calls: bool,
     pub(super) verdict_sent: u8,
     /// The kernel side began to count positions anew: what comes next need not follow what came last.
     pub(super) restarted: bool,
@@ -42,6 +44,8 @@ pub(super) struct Connection {
     pub(super) heads_only: bool,
     /// Bursts that are no message before the connection is given up.
     pub(super) patience: u8,
+    /// It is the plaintext of an encrypted connection: how the chunk is named that is being read.
+    pub(super) sealed: Option<Sealed>,
     halves: [Half; 2],
     carries: Carries,
     exchanges: VecDeque<Active>,
@@ -57,6 +61,7 @@ impl Connection {
             long: None,
             heads_only: false,
             patience: u8::MAX,
+            sealed: None,
             info,
             tgid,
             last_ns: 0,
@@ -64,6 +69,7 @@ impl Connection {
             doubted_ns: 0,
             in_active: false,
             completed: 0,
+            calls: false,
             verdict_sent: 0,
             restarted: false,
             halves: [Half::default(); 2],
@@ -93,6 +99,18 @@ impl Connection {
     /// Whether it carries something that is not read.
     pub(super) fn is_foreign(&self) -> bool {
         matches!(self.carries, Carries::Other)
+    }
+
+    /// Whether it is not known yet what it carries.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self.carries, Carries::Unknown { .. })
+    }
+
+    /// Both directions were seen from their first byte, and positions count from there.
+    pub(super) fn begins_at_zero(&mut self) {
+        for half in &mut self.halves {
+            half.begins_at(0);
+        }
     }
 
     /// Ends what is under way with a gap: the rest of it will not be read.
@@ -271,6 +289,9 @@ impl Connection {
     /// A connection whose first request is seen from its first byte has had no answer yet: the first one is known to
     /// begin where its direction does.
     fn note_beginning(&mut self, request: Direction, seq: u32) {
+        if self.sealed.is_some() {
+            return; // its positions are not the socket's
+        }
         let side = if request == Direction::SEND { Side::Client } else { Side::Server };
         let first = self.info.message(side, seq).filter(|message| message.position == 0);
         if let (Some(first), Some(answers)) = (first, self.halves.get_mut(usize::from(request.0 ^ 1))) {
@@ -326,8 +347,10 @@ impl Connection {
         let mut scene = Scene {
             info: &self.info,
             side,
+            sealed: self.sealed,
             exchanges: &mut self.exchanges,
             completed: &mut self.completed,
+            calls: &mut self.calls,
             moment,
             who,
             account,

@@ -11,6 +11,7 @@ use super::account::Account;
 use super::connection::Connection;
 use super::effort::Effort;
 use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
+use super::plain::EncryptedConnections;
 use super::rest::{Rest, nothing, wanted};
 use super::scene::Change;
 use crate::conn::{ConnInfo, Endpoint};
@@ -26,7 +27,8 @@ const IDLE_NS: u64 = 80_000_000;
 const DOUBT_NS: u64 = 10_000_000_000;
 /// No hook tells that a unix socket was closed on this side. Without a byte for so long, what is under way is given up.
 const UNIX_PATIENCE_NS: u64 = 300_000_000_000;
-const TCP_CLOSE: u32 = 7;
+pub(super) const TCP_FIN_WAIT1: u32 = 4;
+pub(super) const TCP_CLOSE: u32 = 7;
 
 /// Looks up what other stages know.
 pub trait Who {
@@ -84,7 +86,7 @@ impl Hasher for NumberHasher {
     }
 }
 
-type Numbers = BuildHasherDefault<NumberHasher>;
+pub(super) type Numbers = BuildHasherDefault<NumberHasher>;
 
 /// Every connection, and the account of the stage.
 #[derive(Default)]
@@ -93,6 +95,7 @@ pub struct Sessions {
     of_process: HashMap<u32, HashSet<u64, Numbers>, Numbers>,
     /// Connections with exchanges under way.
     active: Vec<u64>,
+    pub(super) encrypted: EncryptedConnections,
     pub(super) account: Account,
     /// How much is to be done.
     pub(super) effort: Effort,
@@ -110,16 +113,21 @@ impl Sessions {
             connection.restarted = open.info.transport == transport::UNIX;
             return;
         }
-        self.insert(open.cookie, &open.info, open.header.tgid);
+        self.insert(open.cookie, ConnInfo::new(open.cookie, &open.info), open.header.tgid);
     }
 
-    fn insert(&mut self, cookie: u64, info: &Info, tgid: u32) -> bool {
+    pub(super) fn insert(&mut self, cookie: u64, info: ConnInfo, tgid: u32) -> bool {
+        self.add(cookie, Connection::new(info, tgid))
+    }
+
+    /// A new connection, under the cookie of its socket or the identity of the object that gives its plaintext.
+    pub(super) fn add(&mut self, key: u64, connection: Connection) -> bool {
         if self.connections.len() >= MAX_CONNECTIONS && !self.make_room() {
             return false;
         }
         self.account.connections += 1;
-        self.connections.insert(cookie, Connection::new(ConnInfo::new(cookie, info), tgid));
-        self.of_process.entry(tgid).or_default().insert(cookie);
+        self.of_process.entry(connection.tgid).or_default().insert(key);
+        self.connections.insert(key, connection);
         true
     }
 
@@ -142,6 +150,7 @@ impl Sessions {
 
     fn remove(&mut self, cookie: u64) -> Option<Connection> {
         let connection = self.connections.remove(&cookie)?;
+        self.encrypted.forget(cookie);
         if let Some(set) = self.of_process.get_mut(&connection.tgid) {
             set.remove(&cookie);
             if set.is_empty() {
@@ -160,11 +169,19 @@ impl Sessions {
                 self.account.unknown += 1;
                 return;
             };
-            if !self.insert(cookie, &info, data.header.tgid) {
+            if !self.insert(cookie, ConnInfo::new(cookie, &info), data.header.tgid) {
                 self.account.refused += 1;
                 return;
             }
         }
+        if !self.is_encrypted(data, payload, out) {
+            self.moved(data, payload, who, out);
+        }
+    }
+
+    /// Bytes moved on a connection of the table, by its key.
+    pub(super) fn moved(&mut self, data: &Data, payload: &[u8], who: &mut dyn Who, out: &mut Output) {
+        let cookie = data.cookie;
         if self.rests(data, who, out) {
             return;
         }
@@ -185,6 +202,10 @@ impl Sessions {
         let at_ns = close.header.at_ns;
         let cookie = close.cookie;
         let received = (close.header.flags & flags::HAS_RECEIVED != 0).then_some(close.received);
+        let object = if gone { self.encrypted.forget(cookie) } else { self.encrypted.object(cookie) };
+        if let Some(object) = object {
+            self.end_object(object, at_ns, gone, who, out);
+        }
         if gone {
             if let Some(mut connection) = self.remove(cookie) {
                 connection.close(at_ns, true, received, who, &mut self.account, out);
@@ -199,7 +220,9 @@ impl Sessions {
 
     /// A process ended: what it had under way will not end.
     pub fn exit(&mut self, tgid: u32, at_ns: u64, who: &mut dyn Who, out: &mut Output) {
+        self.encrypted.exit(tgid);
         for cookie in self.of_process.remove(&tgid).unwrap_or_default() {
+            self.encrypted.forget(cookie);
             if let Some(mut connection) = self.connections.remove(&cookie) {
                 connection.abandon(Outcome::Unfinished, at_ns, who, &mut self.account, out);
                 if connection.was_told {
@@ -234,7 +257,7 @@ impl Sessions {
                 connection.doubted_ns = now_ns;
                 let unix = connection.info.local == Endpoint::Unix;
                 let tired = unix && now_ns.saturating_sub(connection.last_ns) >= UNIX_PATIENCE_NS;
-                if tired || (!unix && who.is_gone(cookie)) {
+                if tired || (!unix && who.is_gone(connection.info.cookie)) {
                     connection.abandon(Outcome::Unfinished, now_ns, who, &mut self.account, out);
                     self.remove(cookie);
                     continue;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use spanwise_protocol::message::{Request, Rpc, RpcSystem};
+use spanwise_protocol::message::{Request, Rpc, RpcSystem, Version};
 
 use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
@@ -47,14 +47,17 @@ pub fn build_in(
     let (name, error) = if let Some(call) = exchange.request.rpc.or(answered) {
         let (name, error) = rpc::describe(&mut attributes, &exchange, call, conventions.old_rpc_names);
         attributes.network(&exchange);
+        attributes.encryption(&exchange);
         let Request { authority, scheme, .. } = exchange.request;
-        attributes.host(Host::find(authority, scheme.as_deref().unwrap_or("http"), server, &exchange.conn));
+        let scheme = scheme.as_deref().unwrap_or_else(|| scheme_of(&exchange.conn));
+        attributes.host(Host::find(authority, scheme, server, &exchange.conn));
         (name, error)
     } else {
         let error = error(&exchange);
         let name = attributes.method(&exchange.request.method);
         attributes.message(&exchange);
         attributes.network(&exchange);
+        attributes.encryption(&exchange);
         attributes.target(server, exchange.request, &exchange.conn);
         (Cow::Borrowed(name), error)
     };
@@ -123,6 +126,11 @@ fn unanswered(exchange: &Exchange) -> Option<Text> {
         return None;
     }
     Some(exchange.reset.map_or(Text::Constant(key::CONNECTION_CLOSED), key::reset))
+}
+
+/// The scheme of a request that does not say its own.
+fn scheme_of(conn: &ConnInfo) -> &'static str {
+    if conn.tls.is_some() { "https" } else { "http" }
 }
 
 struct Attributes(Vec<Attribute>);
@@ -206,10 +214,24 @@ impl Attributes {
         self.int(key::NETWORK_PEER_PORT, peer.port());
     }
 
+    /// What is known of the connection's encryption.
+    fn encryption(&mut self, exchange: &Exchange) {
+        let Some(tls) = &exchange.conn.tls else { return };
+        if let Some(version) = tls.version_name() {
+            self.text(key::TLS_PROTOCOL_VERSION, version);
+        }
+        if let Some(protocol) = tls.next_protocol(exchange.request.version == Version::Http2) {
+            self.text(key::TLS_NEXT_PROTOCOL, protocol.to_owned());
+        }
+        if let Some(name) = &tls.server_name {
+            self.text(key::TLS_CLIENT_SERVER_NAME, name.clone());
+        }
+    }
+
     /// What was asked of whom.
     fn target(&mut self, is_server: bool, request: Request, conn: &ConnInfo) {
         let Request { method, path, query, authority, scheme, user_agent, .. } = request;
-        let scheme = scheme.map_or(Text::Constant("http"), Text::from);
+        let scheme = scheme.map_or(Text::Constant(scheme_of(conn)), Text::from);
         let host = Host::find(authority, &scheme, is_server, conn);
         let tunnel = &*method == "CONNECT";
         if is_server {
@@ -269,7 +291,9 @@ impl Host {
         match (endpoint, address) {
             (Endpoint::Inet(at), Some(address)) => {
                 let port = Some(at.port());
-                Self { address: address.into(), port, default_port: port == usual }
+                let asked = conn.tls.as_ref().and_then(|tls| tls.server_name.clone());
+                let address = asked.map_or_else(|| address.into(), Text::from);
+                Self { address, port, default_port: port == usual }
             }
             _ => Self { address: "".into(), port: None, default_port: true },
         }

@@ -36,6 +36,12 @@ pub(super) const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub(super) const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
 /// Transport, where it is not TCP.
 pub(super) const NETWORK_TRANSPORT: &str = "network.transport";
+/// Version of TLS (or of SSL).
+pub(super) const TLS_PROTOCOL_VERSION: &str = "tls.protocol.version";
+/// Application protocol that both ends agreed on.
+pub(super) const TLS_NEXT_PROTOCOL: &str = "tls.next_protocol";
+/// Name that the client asked for.
+pub(super) const TLS_CLIENT_SERVER_NAME: &str = "tls.client.server_name";
 /// User agent as sent.
 pub(super) const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 

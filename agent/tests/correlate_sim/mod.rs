@@ -66,6 +66,7 @@ impl Line {
             peer_sock: 0,
             netns: 1,
             texts: Texts::default(),
+            tls: None,
         };
         Self { conn: Arc::new(conn), base: number, named: true }
     }
@@ -83,6 +84,7 @@ impl Line {
             peer_sock,
             netns: 1,
             texts: Texts::default(),
+            tls: None,
         };
         Self { conn: Arc::new(conn), base: 0, named: false }
     }

@@ -37,7 +37,14 @@ fn name(object: &mut Object, direction: Direction) -> Option<u32> {
 
 /// Accounts for a chunk of plaintext and ships what its budget allows.
 #[inline(always)]
-pub fn chunk(object: &mut Object, under_way: &LibraryCall, moved: u32, direction: Direction, id: u64) -> Option<()> {
+pub fn chunk(
+    object: &mut Object,
+    under_way: &LibraryCall,
+    moved: u32,
+    direction: Direction,
+    id: u64,
+    task: Task,
+) -> Option<()> {
     let counters = counters()?;
     counters[count::PLAIN_SEEN as usize] += 1;
     counters[count::PLAIN_BYTES as usize] += u64::from(moved);
@@ -73,7 +80,7 @@ pub fn chunk(object: &mut Object, under_way: &LibraryCall, moved: u32, direction
         want = moved;
     }
     object.burst = object.burst.saturating_add(moved);
-    let chunk = Chunk { moved, direction, id, seq, cipher, starts };
+    let chunk = Chunk { moved, direction, id, seq, cipher, starts, task };
     // The ring gives room of sizes that are known beforehand only.
     let sent = if want < 512 {
         ship::<512>(object, under_way, &chunk, want)
@@ -94,6 +101,7 @@ struct Chunk {
     seq: u32,
     cipher: Option<u32>,
     starts: bool,
+    task: Task,
 }
 
 /// A record, put together where it is read. A uprobe's program can be preempted by another on the same CPU, so with memory for
@@ -160,7 +168,7 @@ fn ship<const N: usize>(object: &Object, under_way: &LibraryCall, chunk: &Chunk,
         header,
         object: object.id,
         cookie: object.cookie,
-        task: Task::default(),
+        task: chunk.task,
         seq: chunk.seq,
         len: moved,
         captured,

@@ -13,7 +13,7 @@ use super::object::{self, bit};
 use crate::conn::Stream;
 use crate::emit::Transfer;
 use crate::offsets::{OFF_REGS_SP, OFF_REGS_SS, OFF_TASK_STACK, has};
-use crate::read::{direct, probed, user_bytes};
+use crate::read::{direct, probed, user_bytes, word};
 use crate::user::{Call, STACK_SIZE, nr};
 
 /// Bytes of a record's header.
@@ -45,11 +45,11 @@ fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
     let segments = match call.nr {
         nr::READ | nr::WRITE | nr::SENDTO | nr::RECVFROM => return Some((call.si, moved)),
         nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => call.si,
-        nr::SENDMSG | nr::RECVMSG => super::place::word(call.si + 16)?,
+        nr::SENDMSG | nr::RECVMSG => word(call.si + 16)?,
         _ => return None,
     };
-    let base = super::place::word(segments)?;
-    let len = super::place::word(segments + 8)?;
+    let base = word(segments)?;
+    let len = word(segments + 8)?;
     Some((base, if len < u64::from(moved) { len as u32 } else { moved }))
 }
 
@@ -78,8 +78,7 @@ pub fn inside(t: &Transfer, call: &Call, info: &mut Info) -> i32 {
 fn look(t: &Transfer, call: &Call, info: &mut Info) -> Option<()> {
     let under_way = CALLS.get_ptr_mut(&t.id)?;
     // SAFETY: the entry is this thread's own.
-    let (live, sp, pointer) =
-        unsafe { ((*under_way).live, (*under_way).sp, (*under_way).object) };
+    let (live, sp, pointer) = unsafe { ((*under_way).live, (*under_way).sp, (*under_way).object) };
     if live == 0 {
         return None;
     }

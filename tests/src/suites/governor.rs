@@ -245,14 +245,18 @@ fn memory(context: &Context) -> Result<()> {
 fn maps(context: &Context) -> Result<()> {
     let app = Setup::new(Kind::Nginx, &context.dir).start()?;
     let agent = Agent::attach(&context.dir, &app.pids(), &Options::default())?;
-    let maps = Owned::by(agent.proc.pid())?.maps()?;
+    let owned = Owned::by(agent.proc.pid())?;
+    let (maps, kprobe) = (owned.maps()?, owned.has_program("kp_sent"));
     agent.stop()?;
     let path = paths::root().join("docs/memory.md");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut said = HashSet::new();
     let cpus = u64::try_from(std::thread::available_parallelism()?.get())?;
     let number = |cell: &str| -> Result<u64> {
-        let first = cell.split(' ').next().unwrap_or_default();
+        // "1 (kprobe: 16,384)": on that plane the second.
+        let said =
+            cell.split_once("(kprobe: ").map_or(cell, |(usual, there)| if kprobe { there } else { usual });
+        let first = said.split([' ', ')']).next().unwrap_or_default();
         first.replace(',', "").parse().with_context(|| format!("`{cell}` in docs/memory.md is no number"))
     };
     for line in text.lines().filter(|line| line.starts_with("| `")) {

@@ -18,6 +18,7 @@ const FUNCTIONS: &[Hooked] = &[
 pub(super) const LIBRARY: Library = Library {
     number: library::GNUTLS,
     functions: FUNCTIONS,
+    new: "gnutls_init",
     free: "gnutls_deinit",
     random: "gnutls_session_get_random",
     server: None,
@@ -29,6 +30,10 @@ pub struct GnuTls;
 impl Instrument for GnuTls {
     fn name(&self) -> &'static str {
         "gnutls"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        super::PROGRAMS
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {

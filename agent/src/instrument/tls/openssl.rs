@@ -24,6 +24,7 @@ const FUNCTIONS: &[Hooked] = &[
 pub(super) const LIBRARY: Library = Library {
     number: library::OPENSSL,
     functions: FUNCTIONS,
+    new: "SSL_new",
     free: "SSL_free",
     random: "SSL_get_client_random",
     server: Some("SSL_is_server"),
@@ -35,6 +36,10 @@ pub struct OpenSsl;
 impl Instrument for OpenSsl {
     fn name(&self) -> &'static str {
         "openssl"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        super::PROGRAMS
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {

@@ -205,8 +205,26 @@ pub(super) const RULES: &[Rule] = &[
     Any(336),
 ];
 
+/// The same and making links, for probes on user code: of programs that were loaded before.
+const BPF_WITH_LINKS: &[u32] = &[1, 2, 3, 4, 15, 17, 24, 25, 26, 27, 28];
+
+/// What this run needs beside the list: `probes` if it puts probes on user code, and whether those are perf events.
+pub(super) fn beside(signal_child: bool, probes: Option<bool>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if let Some(perf_events) = probes {
+        rules.push(OneOf(libc::SYS_bpf, 0, BPF_WITH_LINKS));
+        if perf_events {
+            rules.push(Any(libc::SYS_perf_event_open));
+        }
+    }
+    if signal_child {
+        rules.push(SIGNAL_CHILD);
+    }
+    rules
+}
+
 /// Asking the program that was started to end.
-pub(super) const SIGNAL_CHILD: Rule =
+const SIGNAL_CHILD: Rule =
     OneOf(libc::SYS_kill, 1, &[libc::SIGTERM as u32, libc::SIGINT as u32, libc::SIGKILL as u32]);
 
 /// Calls with higher numbers came after this list was written: they get the error of a kernel that does not know them, so that

@@ -25,6 +25,8 @@ impl Capability {
     pub const PERFMON: Self = Self(38);
     /// Load BPF programs and make maps.
     pub const BPF: Self = Self(39);
+    /// Open what a process has mapped, also when it has no name any more.
+    pub const CHECKPOINT_RESTORE: Self = Self(40);
 
     /// Its name, as in the manual.
     pub fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Capability {
             Self::SYS_RESOURCE => "CAP_SYS_RESOURCE",
             Self::PERFMON => "CAP_PERFMON",
             Self::BPF => "CAP_BPF",
+            Self::CHECKPOINT_RESTORE => "CAP_CHECKPOINT_RESTORE",
             Self(_) => "a capability",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::calls::{NEWEST, RULES, Rule, SIGNAL_CHILD};
+use super::calls::{NEWEST, RULES, Rule};
 
 #[cfg(target_arch = "x86_64")]
 const MACHINE: u32 = 0xC000_003E;
@@ -41,8 +41,8 @@ fn jump(condition: u32, k: u32, yes: u8, no: u8) -> libc::sock_filter {
     libc::sock_filter { code: (libc::BPF_JMP | condition | libc::BPF_K) as u16, jt: yes, jf: no, k }
 }
 
-/// The program.
-pub(super) fn program(signal_child: bool) -> Vec<libc::sock_filter> {
+/// The program. What this run needs beside the list comes first: the first rule for a call is the one that counts.
+pub(super) fn program(beside: &[Rule]) -> Vec<libc::sock_filter> {
     let mut code = vec![
         load(ARCHITECTURE),
         jump(libc::BPF_JEQ, MACHINE, 1, 0),
@@ -54,7 +54,7 @@ pub(super) fn program(signal_child: bool) -> Vec<libc::sock_filter> {
         jump(libc::BPF_JGT, NEWEST, 0, 1),
         give(NO_SUCH_CALL),
     ];
-    for rule in RULES.iter().chain(signal_child.then_some(&SIGNAL_CHILD)) {
+    for rule in beside.iter().chain(RULES) {
         one(&mut code, rule);
     }
     code.push(give(REFUSE));
@@ -98,8 +98,8 @@ fn one(code: &mut Vec<libc::sock_filter>, rule: &Rule) {
 }
 
 /// Puts the filter on every thread of the process, for good. They must have given up gaining privileges.
-pub(super) fn install(signal_child: bool) -> io::Result<()> {
-    let mut code = program(signal_child);
+pub(super) fn install(beside: &[Rule]) -> io::Result<()> {
+    let mut code = program(beside);
     let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
     // Without SPEC_ALLOW, kernels before 5.16 slow down every thread that has a filter.
     let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
@@ -118,6 +118,7 @@ pub(super) fn install(signal_child: bool) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::calls::beside;
     use super::*;
 
     /// What the program says to a call: an interpreter of the few instructions that it is made of.
@@ -152,7 +153,7 @@ mod tests {
     }
 
     fn call(number: libc::c_long, arguments: [u64; 6]) -> u32 {
-        judge(&program(false), MACHINE, number as u32, arguments)
+        judge(&program(&[]), MACHINE, number as u32, arguments)
     }
 
     #[test]
@@ -200,8 +201,8 @@ mod tests {
         assert_eq!(call(libc::SYS_socket, with(0, 2)), ALLOW, "IPv4");
         assert_eq!(call(libc::SYS_socket, with(0, 17)), REFUSE, "raw packets");
         assert_eq!(call(libc::SYS_ioctl, with(1, 0x5412)), REFUSE, "typing into a terminal");
-        assert_eq!(judge(&program(true), MACHINE, libc::SYS_kill as u32, with(1, 15)), ALLOW);
-        assert_eq!(judge(&program(true), MACHINE, libc::SYS_kill as u32, with(1, 10)), REFUSE);
+        assert_eq!(judge(&program(&beside(true, None)), MACHINE, libc::SYS_kill as u32, with(1, 15)), ALLOW);
+        assert_eq!(judge(&program(&beside(true, None)), MACHINE, libc::SYS_kill as u32, with(1, 10)), REFUSE);
     }
 
     /// The kernel reads the program as the interpreter does.
@@ -215,7 +216,7 @@ mod tests {
                 let errno = || *libc::__errno_location();
                 let path = c"/bin/true".as_ptr();
                 let mut wrong = 0;
-                wrong |= u8::from(install(false).is_err());
+                wrong |= u8::from(install(&[]).is_err());
                 wrong |= u8::from(libc::getppid() <= 0) << 1;
                 libc::syscall(libc::SYS_execve, path, 0, 0);
                 wrong |= u8::from(errno() != libc::EPERM) << 2;
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn other_kinds_of_calls_are_refused() {
-        let code = program(true);
+        let code = program(&beside(true, None));
         assert_eq!(judge(&code, 0x4000_0003, 4, [0; 6]), REFUSE, "32-bit write");
         assert_eq!(judge(&code, MACHINE, X32 + 1, [0; 6]), REFUSE, "x32 write");
         assert!(code.len() < 4096, "{} instructions", code.len());

@@ -16,6 +16,7 @@ pub use limits::{
     LittleMemory, LockedMemory, advice, advice_on_permission, raise_locked_memory, too_little_memory,
 };
 pub use surroundings::{PidView, Refusal, cannot_look, check_load, in_user_namespace, losses, pid_view};
+pub use threads::own_thread as thread_id;
 
 use caps::Sets;
 
@@ -26,6 +27,8 @@ pub struct Needs {
     pub signal_child: bool,
     /// Put the system call filter on.
     pub filter: bool,
+    /// A thread that puts probes on user code, and whether those are perf events.
+    pub prober: Option<(i32, bool)>,
 }
 
 /// What [`reduce`] came to.
@@ -57,9 +60,15 @@ pub fn reduce(needs: Needs) -> Reduced {
     if now.permitted.has(Capability::BPF) && !maps_work_without_privileges(now) {
         keep = keep.with(Capability::BPF);
     }
+    if let Some((_, perf_events)) = needs.prober {
+        keep = keep.with(Capability::CHECKPOINT_RESTORE);
+        if perf_events {
+            keep = keep.with(Capability::PERFMON);
+        }
+    }
     let keep = now.permitted.and(keep);
     reduced.kept = keep;
-    if let Err(why) = threads::strip_others() {
+    if let Err(why) = threads::strip_others(needs.prober.map(|(thread, _)| (thread, keep))) {
         reduced.losses.push(format!("some threads of the agent keep their privileges: {why}"));
     }
     let own = Sets { effective: keep, permitted: keep, inheritable: Set::default() };
@@ -69,7 +78,8 @@ pub fn reduce(needs: Needs) -> Reduced {
             .push(format!("the agent keeps its privileges, because giving them up failed: {error}"));
     }
     if needs.filter
-        && let Err(error) = filter::install(needs.signal_child)
+        && let Err(error) =
+            filter::install(&calls::beside(needs.signal_child, needs.prober.map(|(_, perf)| perf)))
     {
         reduced.losses.push(format!(
             "the agent runs without its system call filter, because the kernel refuses it ({error}); --no-seccomp says \

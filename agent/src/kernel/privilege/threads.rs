@@ -4,12 +4,17 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::caps::{Set, Sets, no_new_privileges};
 
 /// What a thread may take to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// A thread that keeps something, and what.
+static KEEPER: AtomicI32 = AtomicI32::new(0);
+static KEPT: AtomicU64 = AtomicU64::new(0);
 
 /// Runs on each of the other threads; only system calls that are allowed in a handler.
 extern "C" fn strip_this_thread(_signal: libc::c_int) {
@@ -19,7 +24,8 @@ extern "C" fn strip_this_thread(_signal: libc::c_int) {
     let before = unsafe { *errno };
     // Whether it worked is read from outside.
     let _ = no_new_privileges();
-    let _ = Sets::default().apply();
+    let kept = if own_thread() == KEEPER.load(Ordering::Relaxed) { KEPT.load(Ordering::Relaxed) } else { 0 };
+    let _ = Sets { effective: Set(kept), permitted: Set(kept), inheritable: Set::default() }.apply();
     // SAFETY: as above.
     #[expect(unsafe_code, reason = "the interrupted code must find its own errno")]
     unsafe {
@@ -40,9 +46,14 @@ fn signal() -> libc::c_int {
     libc::SIGRTMIN() + 6
 }
 
-/// Takes the capabilities of every thread but the calling one. Threads that they make meanwhile are found as well.
-pub(super) fn strip_others() -> Result<(), String> {
+/// Takes the capabilities of every thread but the calling one, and but what one of them keeps. Threads that they make meanwhile
+/// are found as well.
+pub(super) fn strip_others(keeper: Option<(i32, Set)>) -> Result<(), String> {
     let own = own_thread();
+    if let Some((thread, kept)) = keeper {
+        KEPT.store(kept.0, Ordering::Relaxed);
+        KEEPER.store(thread, Ordering::Relaxed);
+    }
     let old = handle(strip_this_thread as *const () as libc::sighandler_t)
         .map_err(|error| format!("a signal cannot be handled ({error})"))?;
     let result = strip_all(own);
@@ -83,11 +94,17 @@ fn others(own: i32) -> io::Result<Vec<i32>> {
 fn is_stripped(thread: i32) -> bool {
     let path = Path::new("/proc/self/task").join(thread.to_string()).join("status");
     let Ok(status) = std::fs::read_to_string(path) else { return true };
-    let none = |line| Set::in_status(&status, line).is_none_or(|set| set == Set::default());
-    none("CapPrm") && none("CapEff") && none("CapInh") && status.contains("NoNewPrivs:\t1")
+    let keeps = thread == KEEPER.load(Ordering::Relaxed);
+    let kept = if keeps { Set(KEPT.load(Ordering::Relaxed)) } else { Set::default() };
+    let only = |line, set| Set::in_status(&status, line).is_none_or(|has| has == set);
+    only("CapPrm", kept)
+        && only("CapEff", kept)
+        && only("CapInh", Set::default())
+        && status.contains("NoNewPrivs:\t1")
 }
 
-fn own_thread() -> i32 {
+/// Id of the calling thread.
+pub fn own_thread() -> i32 {
     // SAFETY: no arguments.
     #[expect(unsafe_code, reason = "system call")]
     unsafe {

@@ -35,6 +35,7 @@ fn exchange(side: Side) -> Exchange {
             peer_sock: 0,
             netns: 0,
             texts: Texts::default(),
+            tls: None,
         }),
         message: None,
         request: Request {

@@ -1,0 +1,37 @@
+//! Maps of the hooks on Go programs: key, value, who writes, who reads, bound.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap};
+use spanwise_common::event::Task;
+use spanwise_common::golang::Tls;
+use spanwise_common::limits::{MAX_GO, MAX_GO_STREAMS};
+
+/// Process id -> offsets in its `crypto/tls.Conn`. Written by the agent.
+#[map]
+pub static GO_TLS: HashMap<u32, Tls> = HashMap::with_max_entries(MAX_GO, 0);
+
+/// Address of something that stands for a stream, in its process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stream {
+    /// Address.
+    pub pointer: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Who made a stream, on which connection.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Caller {
+    /// The connection.
+    pub cookie: u64,
+    /// The goroutine.
+    pub task: Task,
+}
+
+/// Stream that was made and is not open yet -> who made it. Written and emptied by the hooks.
+#[map]
+pub static GO_STREAMS: LruHashMap<Stream, Caller> = LruHashMap::with_max_entries(MAX_GO_STREAMS, 0);
