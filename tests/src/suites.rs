@@ -8,6 +8,7 @@ mod degradation;
 mod detach;
 mod environment;
 mod golang_analysis;
+mod goroutines;
 mod governor;
 mod ground;
 mod harm;
@@ -43,6 +44,7 @@ pub const SUITES: &[&[Case]] = &[
     http_servers::CASES,
     syscalls::CASES,
     chain::CASES,
+    goroutines::CASES,
     namespaces::CASES,
     sampling::CASES,
     harm::CASES,
