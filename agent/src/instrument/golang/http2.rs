@@ -9,7 +9,10 @@ use spanwise_golang::{STD, Unknown};
 
 use super::{Lack, Program, moved, short};
 use crate::instrument::{Facts, Found, Wanted};
-use crate::placement::{self, Abi, Needs, Value};
+use crate::placement::{self, Abi, Needs, Refusal, Value};
+
+/// Bytes of the longest stack check: of `lea`, `cmp` and `jbe`.
+const LONGEST_CHECK: u64 = 18;
 
 /// An implementation.
 pub(super) struct Kind {
@@ -71,11 +74,14 @@ fn writes(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<W
     program.expect_sockets()?;
     let conn = short(member(program, kind, kind.client, "tconn")?, u16::MAX);
     let conn = conn.ok_or_else(|| moved(kind.module, kind.client, "tconn"))?;
-    // The connection, and the number of the stream.
-    let values = [Value::Argument(0), Value::Argument(1)];
-    let site = placement::entry(&function, &Needs { abi: Abi::Go, values: &values }, facts.rules)?;
-    let at = |index: usize| site.places.get(index).copied().unwrap_or(Place::NOWHERE);
-    let cookie = place::cookie([at(0), at(1), Place(conn)], 0);
+    let site =
+        placement::entry(&function, &Needs { abi: Abi::Go, values: &[Value::Argument(0)] }, facts.rules)?;
+    // The number of the stream has 32 bits, which is less than what is followed through the code: it is taken only right after
+    // the stack check, before anything else can have been put into its register.
+    let number = Abi::Go.argument(1).filter(|_| site.from_start <= LONGEST_CHECK);
+    let number = number.ok_or_else(|| Refusal::ValuesGone(kind.writes.to_owned()))?;
+    let at = site.places.first().copied().unwrap_or(Place::NOWHERE);
+    let cookie = place::cookie([at, Place::register(number), Place(conn)], 0);
     Ok(Wanted { program: program::GO_WRITES, site, cookie })
 }
 
