@@ -120,7 +120,7 @@ impl Live {
     fn hear(&mut self) {
         for news in self.instruments.news() {
             match news {
-                News::Bits { tgid, set, of } => self.kernel.mark_some(tgid, set, of),
+                News::Bits { tgid, set, of } => self.kernel.mark(tgid, set, of),
                 News::Said(sentence) => eprintln!("spanwise: {sentence}"),
             }
         }
@@ -187,7 +187,7 @@ impl Origin for Live {
             && process.language == Language::Go
         {
             let bits = self.bits(&process);
-            self.kernel.mark(tgid, bits);
+            self.kernel.mark(tgid, bits, bits);
         }
         self.instruments.became(tgid);
     }
