@@ -70,24 +70,28 @@ pub mod program {
     pub const PROC_EXEC: &str = "proc_exec";
     /// A thread ended.
     pub const PROC_EXIT: &str = "proc_exit";
-    /// A process looks for room in its memory.
-    pub const CODE_MAPPED: &str = "code_mapped";
-    /// A probe on user code that counts, for tests.
-    pub const UP_TRIAL: &str = "up_trial";
     /// A function of a TLS library is called.
     pub const TLS_ENTER: &str = "tls_enter";
     /// A function of a TLS library returns.
     pub const TLS_LEAVE: &str = "tls_leave";
+    /// An object of a TLS library is made.
+    pub const TLS_NEW: &str = "tls_new";
     /// An object of a TLS library is freed.
     pub const TLS_FREE: &str = "tls_free";
     /// Go's crypto/tls is about to encrypt a record.
     pub const GO_ENCRYPT: &str = "go_encrypt";
     /// Go's crypto/tls has decrypted a record.
     pub const GO_DECRYPT: &str = "go_decrypt";
+    /// A goroutine of a Go program is about to make an HTTP/1 call.
+    pub const GO_HTTP_CALL: &str = "go_http_call";
     /// A goroutine of a Go program serves an HTTP/2 stream.
     pub const GO_SERVES: &str = "go_serves";
     /// A goroutine of a Go program makes an HTTP/2 stream that another will open.
     pub const GO_CALLS: &str = "go_calls";
     /// That stream is opened.
     pub const GO_OPENS: &str = "go_opens";
+    /// A process looks for room in its memory.
+    pub const CODE_MAPPED: &str = "code_mapped";
+    /// A probe on user code that counts, for tests.
+    pub const UP_TRIAL: &str = "up_trial";
 }

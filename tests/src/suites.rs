@@ -8,6 +8,7 @@ mod degradation;
 mod detach;
 mod environment;
 mod golang_analysis;
+mod goroutines;
 mod governor;
 mod ground;
 mod grpc;
@@ -20,6 +21,7 @@ mod liar;
 mod namespaces;
 mod overrun;
 mod privileges;
+mod probes;
 mod rounds;
 mod run;
 mod sampling;
@@ -46,10 +48,12 @@ pub const SUITES: &[&[Case]] = &[
     chain::CASES,
     http2::CASES,
     grpc::CASES,
+    goroutines::CASES,
     namespaces::CASES,
     sampling::CASES,
     harm::CASES,
     harmless::CASES,
+    probes::CASES,
     detach::CASES,
     rounds::CASES,
     overrun::CASES,

@@ -1,18 +1,63 @@
-//! `accuracy`: are the parents right? In: programs of several kinds, at 1, 8 and 64 requests at once, with a number in every
-//! path. Out: right, wrong, abstained; the agent's own estimate of its precision against the truth; a table, and JSON.
+//! `accuracy`: are the parents right? In: programs of several kinds, at 1, 8 and 64 requests at once (Go at 256 too), with a
+//! number in every path. Out: right, wrong, abstained; the agent's own estimate of its precision against the truth; a table, and JSON.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use spanwise_tests::agent::{Agent, Options as Agents};
-use spanwise_tests::apps::{Kind, Setup, pids};
+use spanwise_tests::apps::{App, Kind, Setup, pids};
 use spanwise_tests::cleanup;
+use spanwise_tests::golang::{GoApp, Program};
 use spanwise_tests::judge::{self, Verdict};
 use spanwise_tests::load::{Plan, Until};
 
 use crate::run::{self, Options};
 use crate::setup;
+
+/// A program.
+#[derive(Clone, Copy)]
+enum Measured {
+    /// One of the small servers.
+    App(Kind),
+    /// The Go program `web`, in a mode, by a release of Go.
+    Go(&'static str, Option<&'static str>),
+}
+
+impl Measured {
+    fn name(self) -> String {
+        match self {
+            Self::App(kind) => kind.name(),
+            Self::Go(mode, None) => format!("go-web-{mode}"),
+            Self::Go(mode, Some(go)) => format!("go{go}-web-{mode}"),
+        }
+    }
+
+    fn start(self, name: &str, leaf: &App, dir: &Path) -> Result<App> {
+        match self {
+            Self::App(kind) => Setup::new(kind, dir).calling(leaf).start(),
+            Self::Go(mode, go) => {
+                let app = GoApp::new(Program::Web, mode, dir).named(name);
+                let app = go.into_iter().fold(app, |app, go| app.by(go));
+                app.calling(leaf).start()
+            }
+        }
+    }
+}
+
+/// Program, calls that each of its requests makes.
+const GO_PROGRAMS: &[(Measured, u64)] = &[
+    (Measured::Go("direct", None), 1),
+    (Measured::Go("child", None), 1),
+    (Measured::Go("grandchild", None), 1),
+    (Measured::Go("errgroup", None), 5),
+    (Measured::Go("pool", None), 1),
+    (Measured::Go("proxy", None), 1),
+    (Measured::Go("timer", None), 1),
+    (Measured::Go("both", None), 1),
+    (Measured::Go("child", Some("1.21.13")), 1),
+];
 
 /// Program, calls that each of its requests makes.
 const PROGRAMS: &[(Kind, u64)] = &[
@@ -77,19 +122,24 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         "program", "at once", "warm-up", "right %", "wrong %", "abst. %", "missing", "estimated", "true"
     );
     let mut rows = Vec::new();
-    for (kind, calls) in PROGRAMS {
-        if !kind.available() || only.as_deref().is_some_and(|word| !kind.name().contains(word)) {
+    let apps = PROGRAMS.iter().filter(|(kind, _)| kind.available());
+    let apps = apps.map(|(kind, calls)| (Measured::App(*kind), *calls));
+    for (kind, calls) in apps.chain(GO_PROGRAMS.iter().copied()) {
+        if only.as_deref().is_some_and(|word| !kind.name().contains(word)) {
             continue;
         }
-        for at_once in [1, 8, 64] {
+        let most: &[usize] = if matches!(kind, Measured::Go(..)) { &[1, 8, 64, 256] } else { &[1, 8, 64] };
+        for at_once in most.iter().copied() {
             // One at a time takes long, and there is little to get wrong.
             let requests = if at_once == 1 { requests.min(300) } else { requests };
             let warm = warm.unwrap_or(match (kind, at_once) {
                 (_, 1) => WARM_ALONE,
-                (Kind::Asyncio(_), 64) => WARM_IN_ORDER,
+                (Measured::App(Kind::Asyncio(_)), 64) => WARM_IN_ORDER,
+                // Who started whom is known from the first request on.
+                (Measured::Go(mode, _), _) if mode != "pool" => 0,
                 _ => WARM,
             });
-            let row = measure(*kind, *calls, at_once, [warm, requests], record.as_deref())
+            let row = measure(kind, calls, at_once, [warm, requests], record.as_deref())
                 .with_context(|| format!("{} at {at_once}", kind.name()))?;
             print(&row);
             rows.push(row);
@@ -103,7 +153,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 }
 
 fn measure(
-    kind: Kind,
+    kind: Measured,
     calls: u64,
     at_once: usize,
     [warm, requests]: [u64; 2],
@@ -113,7 +163,7 @@ fn measure(
     cleanup::add_folder(folder.path());
     let dir = folder.path();
     let leaf = Setup::new(Kind::Go("direct"), dir).named("leaf").delayed(10).start()?;
-    let app = Setup::new(kind, dir).calling(&leaf).start()?;
+    let app = kind.start(&kind.name(), &leaf, dir)?;
     let mut agents = Agents::default();
     if let Some(folder) = record {
         agents = agents.arg(&["--record", &format!("{folder}/{}-{at_once}.rec", kind.name())]);

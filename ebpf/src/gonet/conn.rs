@@ -6,8 +6,7 @@ use spanwise_common::golang::fixed;
 
 use crate::conn::{inode_key, probed_stream, sock_of_fd};
 use crate::offsets::{OFF_SK_COOKIE, has};
-use crate::read::{probed, user_bytes};
-use crate::tls::place::word;
+use crate::read::{probed, user_bytes, word};
 
 /// Structs around a connection that are looked through: each begins with the `net.Conn` that it wraps (as `tls.Conn` does).
 const WRAPPERS: u32 = 4;
@@ -16,13 +15,14 @@ const FD: usize = 56;
 /// No process has as many files.
 const MOST_FILES: u64 = 1 << 24;
 
-/// Key and sock of the connection below an interface that stands at an address.
+/// Key and sock of the connection below an interface that stands at an address. Of a connection that no hook has seen yet the
+/// sock only, and zero: its key is not known.
 #[inline(never)]
 pub fn below(interface: u64, out: &mut [u64; 2]) -> i32 {
     match find(interface) {
         Some((key, sock)) => {
             *out = [key, sock];
-            1
+            (key != 0) as i32
         }
         None => 0,
     }
@@ -57,7 +57,7 @@ fn descriptor(data: u64) -> Option<u64> {
     (number < MOST_FILES && is_socket).then_some(number)
 }
 
-/// Key and sock of a descriptor of the current process. A connection that no hook has seen has no cookie yet.
+/// Key and sock of a descriptor of the current process. A connection that no hook has seen has no cookie yet: its key is zero.
 #[inline(always)]
 fn socket(fd: u64) -> Option<(u64, u64)> {
     // SAFETY: a helper without arguments, and helper reads.
@@ -65,6 +65,6 @@ fn socket(fd: u64) -> Option<(u64, u64)> {
         let sock = sock_of_fd(bpf_get_current_task(), fd)?;
         probed_stream(sock)?;
         let key = if has(feature::COOKIE) { probed::<u64>(sock, &OFF_SK_COOKIE)? } else { inode_key(sock)? };
-        (key != 0).then_some((key, sock))
+        Some((key, sock))
     }
 }

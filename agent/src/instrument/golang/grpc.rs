@@ -68,7 +68,9 @@ fn calls(program: &Program<'_, '_>, facts: &Facts<'_>) -> Result<Vec<Wanted>, La
     let makes = program.function(MAKES)?;
     let open = program.function(OPEN)?;
     let Some(make) = program.address(MAKE) else {
-        return Err(Lack::Said(format!("{MAKE}: the compiler has put it into its caller: callers of streams are not known")));
+        return Err(Lack::Said(format!(
+            "{MAKE}: the compiler has put it into its caller: callers of streams are not known"
+        )));
     };
     program.expect_sockets()?;
     let follow = pointers(program, "ClientStream", "ct")?;
@@ -90,8 +92,7 @@ fn calls(program: &Program<'_, '_>, facts: &Facts<'_>) -> Result<Vec<Wanted>, La
         wanted.push(Wanted { program: program::GO_CALLS, site, cookie });
     }
     // The writer, the stream as it knows it, the head.
-    let site =
-        placement::entry(&open, &Needs { abi: Abi::Go, values: &[Value::Argument(2)] }, facts.rules)?;
+    let site = placement::entry(&open, &Needs { abi: Abi::Go, values: &[Value::Argument(2)] }, facts.rules)?;
     let at = site.places.first().copied().unwrap_or(Place::NOWHERE);
     let cookie = place::cookie([at, Place(number), Place(named)], 0);
     wanted.push(Wanted { program: program::GO_OPENS, site, cookie });

@@ -5,6 +5,7 @@
 //! where neither knows, the feature is left out with a sentence.
 
 mod grpc;
+mod http1;
 mod http2;
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,10 @@ impl Instrument for Golang {
     }
 
     fn programs(&self) -> &'static [&'static str] {
-        use spanwise_common::names::program::{GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_OPENS, GO_SERVES};
-        &[GO_ENCRYPT, GO_DECRYPT, GO_SERVES, GO_CALLS, GO_OPENS]
+        use spanwise_common::names::program::{
+            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_HTTP_CALL, GO_OPENS, GO_SERVES,
+        };
+        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_SERVES, GO_CALLS, GO_OPENS]
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
@@ -39,7 +42,8 @@ impl Instrument for Golang {
         let binary = Binary::read(Box::new(elf.data())).map_err(|error| error.to_string())?;
         let mut names: Vec<&str> = Vec::new();
         names.extend(tls::FUNCTIONS);
-        names.extend(http2::KINDS.iter().map(|kind| kind.function));
+        names.extend(http1::FUNCTIONS);
+        names.extend(http2::KINDS.iter().map(|kind| kind.serves));
         names.extend(grpc::FUNCTIONS);
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
         let mut found = Found::default();
@@ -48,6 +52,7 @@ impl Instrument for Golang {
             return Ok(found);
         }
         tls::look(&program, facts, &mut found);
+        http1::look(&program, facts, &mut found);
         http2::look(&program, facts, &mut found);
         grpc::look(&program, facts, &mut found);
         found.notes.dedup();
@@ -106,9 +111,9 @@ impl<'a> Program<'a, '_> {
                 let function = self.elf.function(name, at.address, at.size);
                 function.ok_or_else(|| Refusal::NoCode(name.to_owned()).into())
             }
-            Some(Looked::Inlined) => {
-                Err(Lack::Said(format!("{name}: the compiler has put it into its callers, where it cannot be hooked")))
-            }
+            Some(Looked::Inlined) => Err(Lack::Said(format!(
+                "{name}: the compiler has put it into its callers, where it cannot be hooked"
+            ))),
             _ => Err(Lack::Unused),
         }
     }
@@ -153,7 +158,9 @@ impl<'a> Program<'a, '_> {
 
 /// A member is not where all measured versions have it.
 fn moved(of: &str, strukt: &str, member: &str) -> Lack {
-    Lack::Said(format!("{of} has {strukt}.{member} at a place that is not expected: what needs it is not captured"))
+    Lack::Said(format!(
+        "{of} has {strukt}.{member} at a place that is not expected: what needs it is not captured"
+    ))
 }
 
 /// An offset for the bits of a cookie.

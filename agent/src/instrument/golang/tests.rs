@@ -15,7 +15,10 @@ fn go_sites() {
         println!("{path}");
         for probe in &found.probes {
             let site = &probe.site;
-            println!("  {} {} +{:#x} `{}` {:?} {:?}", probe.program, site.function, site.from_start, site.instruction, site.class, site.places);
+            println!(
+                "  {} {} +{:#x} `{}` {:?} {:?}",
+                probe.program, site.function, site.from_start, site.instruction, site.class, site.places
+            );
         }
         for refusal in &found.refusals {
             println!("  - {refusal}");

@@ -48,11 +48,11 @@ impl Correlator {
         self.task(header.tgid, Started { id: task.id, parent: task.parent, start: task.start }, header.at_ns);
         let Some(lineage) = self.lineage(header.tgid) else { return };
         match what {
-            handoff::CALLS if task.id != 0 && cookie != 0 => {
-                lineage.caller_by_object(object);
-                lineage.hands(place, task.id);
+            // A connection that was not seen yet has no cookie: the kernel's socket stands for it.
+            handoff::CALLS if task.id != 0 && stream == 0 && object != 0 => {
+                lineage.hands_object(object, task.id);
             }
-            handoff::CALLS if task.id != 0 => lineage.hands_object(object, task.id),
+            handoff::CALLS if task.id != 0 => lineage.hands(place, task.id),
             handoff::NAMES => lineage.names_object(object, place),
             handoff::SERVES if task.id != 0 => {
                 if let Some(request) = lineage.stream(place)
@@ -140,10 +140,12 @@ impl Correlator {
                 }
             },
             Side::Client => {
-                // The first call of a connection is handed over before anything was seen of it but the kernel's socket.
-                let handed = lineage
-                    .caller(place(cookie, stream.unwrap_or(0)))
-                    .or_else(|| lineage.caller_by_object(node.conn.sock));
+                let handed = lineage.caller(place(cookie, stream.unwrap_or(0)));
+                let handed = handed.or_else(|| match stream {
+                    None => lineage.caller_by_object(node.conn.sock),
+                    Some(_) => None,
+                });
+                let handed = handed.or_else(|| lineage.calls_for(task.task));
                 // One task writes what others call on a connection with streams.
                 let own = if stream.is_some() { 0 } else { task.task };
                 let caller = handed.unwrap_or(own);
@@ -238,7 +240,9 @@ impl Correlator {
     pub(super) fn goroutine_answers(&mut self, id: Id, task: Task, at_ns: u64) {
         let Some(node) = self.nodes.get(id) else { return };
         let reader = node.goroutine;
-        if reader == 0 || task.task == 0 || task.task == reader {
+        // Responses of streams are written by one goroutine for all.
+        let stream = node.message.is_some_and(|name| name.stream().is_some());
+        if stream || reader == 0 || task.task == 0 || task.task == reader {
             return;
         }
         let Some(Process { lineage: Some(lineage), .. }) = self.processes.get_mut(node.process) else {

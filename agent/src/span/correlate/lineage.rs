@@ -28,7 +28,7 @@ pub enum Role {
     Plain,
     /// Works for whoever comes: never a child of the one that started it.
     Shared,
-    /// Reads for the task that started it, and is to be taken for it.
+    /// Reads (or calls) for the task that started it, and is to be taken for it.
     Stands,
 }
 
@@ -217,6 +217,13 @@ impl Lineage {
                 server.mixed = true;
             }
         }
+    }
+
+    /// The task that another one makes a call for, if that is what it was started for.
+    pub(super) fn calls_for(&mut self, id: u64) -> Option<u64> {
+        let member = *self.members.get(id)?;
+        let role = self.kinds.get(&member.start).map(|kind| kind.role).unwrap_or_default();
+        (role == Role::Stands).then_some(member.parent)
     }
 
     /// The task that another one reads for: its starter, if that serves this connection.

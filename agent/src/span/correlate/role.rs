@@ -5,6 +5,15 @@
 
 use super::lineage::Role;
 
+/// Beginnings of names of goroutines that stand for the one that started them: they read a byte ahead, or write the head of a
+/// request.
+const STANDS: &[&str] = &[
+    "net/http.(*connReader).",
+    "net/http.(*http2ClientConn).roundTrip",
+    "net/http.(*http2ClientConn).RoundTrip",
+    "golang.org/x/net/http2.(*ClientConn).roundTrip",
+    "golang.org/x/net/http2.(*ClientConn).RoundTrip",
+];
 /// Beginnings of names of goroutines that work for whoever comes, however they were started.
 const SHARED: &[&str] = &[
     // Connections of HTTP clients: dialled for one, used by all.
@@ -40,10 +49,11 @@ const SHARED: &[&str] = &[
 
 /// The role of a function.
 pub fn of(name: &str) -> Role {
-    if name.starts_with("net/http.(*connReader).") {
+    let begins = |beginnings: &[&str]| beginnings.iter().any(|beginning| name.starts_with(beginning));
+    if begins(STANDS) {
         return Role::Stands;
     }
-    if SHARED.iter().any(|beginning| name.starts_with(beginning)) { Role::Shared } else { Role::Plain }
+    if begins(SHARED) { Role::Shared } else { Role::Plain }
 }
 
 #[cfg(test)]
@@ -55,6 +65,8 @@ mod tests {
         for (name, role) in [
             ("net/http.(*connReader).startBackgroundRead.gowrap2", Role::Stands),
             ("net/http.(*connReader).backgroundRead-fm", Role::Stands),
+            ("net/http.(*http2ClientConn).roundTrip.gowrap1", Role::Stands),
+            ("net/http.(*http2ClientConn).readLoop-fm", Role::Shared),
             ("net/http.(*Transport).dialConn.gowrap3", Role::Shared),
             ("net/http.(*Transport).dialConn.func5", Role::Shared),
             ("net/http.(*persistConn).writeLoop-fm", Role::Shared),
