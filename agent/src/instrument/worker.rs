@@ -99,7 +99,9 @@ impl Instruments {
         programs.sort_unstable();
         programs.dedup();
         let probes = kernel.load_probes(&programs);
-        kernel.watch_code();
+        if instruments.iter().any(|one| one.comes_late()) {
+            kernel.watch_code();
+        }
         let hazards = Hazards::look(&[Feature::ReturnProbesUnderSeccomp]);
         let returns = hazards.allows(Feature::ReturnProbesUnderSeccomp).is_ok();
         Self::start(instruments, probes, rules, returns)
