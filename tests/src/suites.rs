@@ -24,6 +24,7 @@ mod run;
 mod sampling;
 mod signals;
 mod syscalls;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,7 @@ pub const SUITES: &[&[Case]] = &[
     attach::CASES,
     signals::CASES,
     http_servers::CASES,
+    tls::CASES,
     syscalls::CASES,
     chain::CASES,
     goroutines::CASES,

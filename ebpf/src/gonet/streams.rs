@@ -79,7 +79,7 @@ fn writes(ctx: &ProbeContext) -> Option<()> {
     let client = hit.value(0)?;
     let number = hit.value(1)? as u32;
     let mut found = [0u64; 2];
-    if below(client + u64::from(place(cookie, 2).0), &mut found) == 0 {
+    if below(client + u64::from(place(hit.cookie, 2).0), &mut found) == 0 {
         return None;
     }
     tell(id, found[0], 0, golang::task(bits), number, handoff::CALLS)
