@@ -88,7 +88,8 @@ impl Joiner {
         let mut at = 0;
         while let Some(other) = others.get(at).copied() {
             // One that was answered before this began lost its other end.
-            let Some(found) = nodes.get(other).filter(|found| found.ended_ns.saturating_add(slack) >= node.began_ns)
+            let Some(found) =
+                nodes.get(other).filter(|found| found.ended_ns.saturating_add(slack) >= node.began_ns)
             else {
                 others.remove(at);
                 continue;
