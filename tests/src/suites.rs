@@ -27,6 +27,7 @@ mod run;
 mod sampling;
 mod signals;
 mod syscalls;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,7 @@ pub const SUITES: &[&[Case]] = &[
     attach::CASES,
     signals::CASES,
     http_servers::CASES,
+    tls::CASES,
     syscalls::CASES,
     chain::CASES,
     http2::CASES,
