@@ -88,7 +88,8 @@ impl Joiner {
         let mut at = 0;
         while let Some(other) = others.get(at).copied() {
             // One that was answered before this began lost its other end.
-            let Some(found) = nodes.get(other).filter(|found| found.ended_ns.saturating_add(slack) >= node.began_ns)
+            let Some(found) =
+                nodes.get(other).filter(|found| found.ended_ns.saturating_add(slack) >= node.began_ns)
             else {
                 others.remove(at);
                 continue;
@@ -151,7 +152,7 @@ impl Joiner {
 /// Whether the other end of a message may have no name though this one has: only one of them may have seen where the record ended
 /// that carried it. Streams are known by their number.
 fn may_lack_name(node: &Node) -> bool {
-    node.conn.tls.is_some() && node.message.is_none_or(|name| !name.stream().is_some())
+    node.conn.tls.is_some() && node.message.is_none_or(|name| name.stream().is_none())
 }
 
 fn is_crossed(a: &Node, b: &Node) -> bool {
