@@ -19,6 +19,7 @@ mod liar;
 mod namespaces;
 mod overrun;
 mod privileges;
+mod probes;
 mod rounds;
 mod run;
 mod sampling;
@@ -48,6 +49,7 @@ pub const SUITES: &[&[Case]] = &[
     sampling::CASES,
     harm::CASES,
     harmless::CASES,
+    probes::CASES,
     detach::CASES,
     rounds::CASES,
     overrun::CASES,

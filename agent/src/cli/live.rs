@@ -607,8 +607,8 @@ impl Engine {
     /// Takes the probes off, reads the rest, empties every stage, and prints the account. What was traced waits neither for a
     /// backlog nor for an endpoint that is slow to take the last spans.
     fn finish(mut self) {
-        self.pipeline.origin.instruments.stop();
         self.pipeline.origin.kernel.unhook();
+        self.pipeline.origin.instruments.stop();
         // Nothing is added any more.
         while self.read(None) > 0 {}
         tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);
