@@ -375,14 +375,21 @@ fn listed(context: &Context) -> Result<()> {
         .args(["ps", "--json", "--probes", &pid])
         .env("SPANWISE_TEST_PROBES", "program:work,program:nothing");
     let json: Value = serde_json::from_str(&capture(&mut command)?)?;
-    let file =
-        json["files"].as_array().into_iter().flatten().find(|file| file["path"] == *built.to_string_lossy());
+    let file = json
+        .pointer("/files")
+        .and_then(|files| files.as_array())
+        .into_iter()
+        .flatten()
+        .find(|file| file.pointer("/path").is_some_and(|path| *path == *built.to_string_lossy()));
     let trial = file
         .and_then(|file| file["instruments"].as_array()?.iter().find(|one| one["name"] == "trial"))
         .with_context(|| format!("the program is not listed: {json:#}"))?;
-    let site = &trial["sites"][0];
+    let site = trial.pointer("/sites/0").context("no site")?;
     ensure!(site["function"] == "work" && site["why"].is_string(), "{site:#}");
-    ensure!(trial["refusals"][0] == "nothing: the file names no such function", "{trial:#}");
+    ensure!(
+        trial.pointer("/refusals/0").is_some_and(|said| said == "nothing: the file names no such function"),
+        "{trial:#}"
+    );
     ensure!(
         Owned::by(told.proc.pid())?.programs() == 0 && breakpoints(told.proc.pid(), &built)? == 0,
         "something was attached"
