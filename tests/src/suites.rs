@@ -8,6 +8,7 @@ mod degradation;
 mod detach;
 mod environment;
 mod golang_analysis;
+mod golang_tls;
 mod goroutines;
 mod governor;
 mod ground;
@@ -40,6 +41,7 @@ use crate::runner::Case;
 pub const SUITES: &[&[Case]] = &[
     ground::CASES,
     golang_analysis::CASES,
+    golang_tls::CASES,
     degradation::CASES,
     run::CASES,
     attach::CASES,
