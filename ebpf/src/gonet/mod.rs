@@ -6,6 +6,7 @@
 pub mod conn;
 pub mod http1;
 pub mod maps;
+pub mod starts;
 pub mod streams;
 pub mod tls;
 
