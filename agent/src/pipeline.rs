@@ -203,9 +203,9 @@ impl<O: Origin> Pipeline<O> {
                         tail.correlator.process_exit(tgid, at_ns);
                         origin.exit(tgid);
                     }
-                    Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
                     Record::Join(join) => sessions.join(&join, origin, output),
                     Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
+                    Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
                     Record::Data(..) | Record::Plain(..) => {}
                 }
             }

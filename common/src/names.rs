@@ -70,14 +70,12 @@ pub mod program {
     pub const PROC_EXEC: &str = "proc_exec";
     /// A thread ended.
     pub const PROC_EXIT: &str = "proc_exit";
-    /// A process looks for room in its memory.
-    pub const CODE_MAPPED: &str = "code_mapped";
-    /// A probe on user code that counts, for tests.
-    pub const UP_TRIAL: &str = "up_trial";
     /// A function of a TLS library is called.
     pub const TLS_ENTER: &str = "tls_enter";
     /// A function of a TLS library returns.
     pub const TLS_LEAVE: &str = "tls_leave";
+    /// An object of a TLS library is made.
+    pub const TLS_NEW: &str = "tls_new";
     /// An object of a TLS library is freed.
     pub const TLS_FREE: &str = "tls_free";
     /// Go's crypto/tls is about to encrypt a record.
@@ -94,4 +92,8 @@ pub mod program {
     pub const GO_CALLS: &str = "go_calls";
     /// That stream is opened.
     pub const GO_OPENS: &str = "go_opens";
+    /// A process looks for room in its memory.
+    pub const CODE_MAPPED: &str = "code_mapped";
+    /// A probe on user code that counts, for tests.
+    pub const UP_TRIAL: &str = "up_trial";
 }

@@ -62,3 +62,11 @@ pub fn masked(value: u32, mask: u32) -> u32 {
     unsafe { core::arch::asm!("{v} &= {m}", v = inout(reg) value, m = in(reg) mask) };
     value as u32
 }
+
+/// Eight bytes of user memory.
+#[inline(always)]
+pub fn word(address: u64) -> Option<u64> {
+    let mut word = 0u64;
+    // SAFETY: eight bytes into eight bytes.
+    unsafe { user_bytes((&raw mut word).cast(), 8, address) }.then_some(word)
+}

@@ -16,6 +16,10 @@ use crate::read::user_bytes;
 
 /// A probe of a traced process was hit. Its goroutine, in Go programs, is register 14.
 pub struct Hit<'a> {
+    /// Process and thread, as the kernel gives them: also the key of what belongs to the thread.
+    pub id: u64,
+    /// Bits of the process.
+    pub bits: u32,
     /// What the instrument said of the site.
     pub cookie: u64,
     context: &'a ProbeContext,
@@ -24,10 +28,10 @@ pub struct Hit<'a> {
 /// The hit, if the process is traced.
 #[inline(always)]
 pub fn hit(context: &ProbeContext) -> Option<Hit<'_>> {
-    traced()?;
+    let (id, bits) = traced()?;
     // SAFETY: the context is the program's own.
     let cookie = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
-    Some(Hit { cookie, context })
+    Some(Hit { id, bits, cookie, context })
 }
 
 /// Reads a saved register: a load from the context at a fixed place, which the compiler must not fold with others.
@@ -75,7 +79,12 @@ impl Hit<'_> {
     /// One of the values that the instrument wanted, by its index.
     #[inline(always)]
     pub fn value(&self, index: u32) -> Option<u64> {
-        let Place(place) = place::place(self.cookie, index);
+        self.at(place::place(self.cookie, index))
+    }
+
+    /// What stands at a place.
+    #[inline(always)]
+    pub fn at(&self, Place(place): Place) -> Option<u64> {
         if place & Place::STACK == 0 {
             return (place != Place::NOWHERE.0).then(|| self.register(place));
         }

@@ -126,6 +126,39 @@ impl Owned {
         Ok(maps)
     }
 
+    /// Links that hold probes of user code.
+    pub fn probes(&self) -> usize {
+        let is_probe = |link: &&Value| {
+            link.get("type").and_then(Value::as_str) == Some("uprobe_multi")
+                || link.get("type").and_then(Value::as_u64) == Some(12)
+        };
+        let all = show("link").unwrap_or_default();
+        all.iter().filter(|link| self.links.contains(&id(link))).filter(is_probe).count()
+    }
+
+    /// The values of an array, in words of eight bytes.
+    pub fn dump(&self, name: &str) -> Result<Vec<Vec<u64>>> {
+        let maps = show("map")?;
+        let named = |item: &&Value| item.get("name").and_then(Value::as_str) == Some(name);
+        let map = maps.iter().filter(named).find(|item| self.maps.contains(&id(item)));
+        let map = map.with_context(|| format!("the process has no map {name}"))?;
+        let number = id(map).to_string();
+        let text =
+            capture(Command::new(paths::need("bpftool")?).args(["--json", "map", "dump", "id", &number]))?;
+        let entries: Value = serde_json::from_str(&text).context("bpftool said something unexpected")?;
+        let byte = |value: &Value| u8::from_str_radix(value.as_str()?.trim_start_matches("0x"), 16).ok();
+        let words = |entry: &Value| -> Option<Vec<u64>> {
+            let bytes: Vec<u8> = entry.get("value")?.as_array()?.iter().filter_map(byte).collect();
+            Some(
+                bytes
+                    .chunks_exact(8)
+                    .filter_map(|word| Some(u64::from_le_bytes(word.try_into().ok()?)))
+                    .collect(),
+            )
+        };
+        Ok(entries.as_array().into_iter().flatten().filter_map(words).collect())
+    }
+
     /// Memory of the maps, in bytes.
     pub fn map_bytes(&self) -> Result<u64> {
         let weight = |item: &Value| {

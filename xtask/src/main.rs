@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod fuzz;
 mod harm;
+mod instructions;
 mod offsets;
 mod run;
 mod setup;
@@ -45,6 +46,9 @@ cargo xtask COMMAND [options]
                         agent/golang/src/offsets.txt; --write renews it
   verifier [--write]    instructions that the verifier looked at in each BPF program, against docs/verifier.json (as root);
                         --write records those of this kernel
+  instructions --recording FILE [--top N] [--exporter otlp|none]
+                        instructions that the agent takes for each span of a recording (`spanwise attach --record FILE`), by
+                        function; counted by valgrind, so that nothing else that runs changes them
 ";
 
 fn main() -> ExitCode {
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::main(&rest),
         "go-offsets" => offsets::main(&rest),
         "verifier" => verifier::main(&rest),
+        "instructions" => instructions::main(&rest),
         "vm" => vm::main(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -26,7 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         if debug {
             let members = binary.debug_members(&["runtime.g", "no.such"]);
-            println!("  debug information: goid at {:?}", members.and_then(|members| members.offset("runtime.g", "goid")));
+            println!(
+                "  debug information: goid at {:?}",
+                members.and_then(|members| members.offset("runtime.g", "goid"))
+            );
         }
     }
     let status = std::fs::read_to_string("/proc/self/status")?;

@@ -100,6 +100,9 @@ pub struct PsArgs {
     /// JSON instead of a table (stable keys)
     #[arg(long)]
     pub json: bool,
+    /// Where probes would go in this process, and why; nothing is attached
+    #[arg(long, value_name = "PID")]
+    pub probes: Option<u32>,
 }
 
 /// `spanwise replay`.

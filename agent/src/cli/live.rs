@@ -120,7 +120,7 @@ impl Live {
     fn hear(&mut self) {
         for news in self.instruments.news() {
             match news {
-                News::Bits { tgid, set, of } => self.kernel.mark_some(tgid, set, of),
+                News::Bits { tgid, set, of } => self.kernel.mark(tgid, set, of),
                 News::Said(sentence) => eprintln!("spanwise: {sentence}"),
             }
         }
@@ -187,7 +187,7 @@ impl Origin for Live {
             && process.language == Language::Go
         {
             let bits = self.bits(&process);
-            self.kernel.mark(tgid, bits);
+            self.kernel.mark(tgid, bits, bits);
         }
         self.instruments.became(tgid);
     }
@@ -610,8 +610,8 @@ impl Engine {
     /// Takes the probes off, reads the rest, empties every stage, and prints the account. What was traced waits neither for a
     /// backlog nor for an endpoint that is slow to take the last spans.
     fn finish(mut self) {
-        self.pipeline.origin.instruments.stop();
         self.pipeline.origin.kernel.unhook();
+        self.pipeline.origin.instruments.stop();
         // Nothing is added any more.
         while self.read(None) > 0 {}
         tracing::info!("longest time between two looks at the ring: {:?}", self.longest_pause);

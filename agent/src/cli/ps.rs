@@ -1,11 +1,16 @@
 //! `spanwise ps`: processes, and what would be captured of each.
 
+mod probes;
+
 use super::args::{OutputArgs, PsArgs};
 use super::{CliError, environment, print};
 use crate::process::{Naming, Proc, Row, listing};
 
 /// Runs the command.
 pub fn main(args: PsArgs) -> Result<(), CliError> {
+    if let Some(pid) = args.probes {
+        return probes::main(pid, args.json);
+    }
     let settings = OutputArgs::default().settings(None, &environment())?;
     let rows = listing(&Proc::default(), Naming::from(&settings))
         .map_err(|error| CliError::failed(format!("cannot list processes: {error}; is /proc mounted?")))?;

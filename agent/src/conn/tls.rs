@@ -135,7 +135,9 @@ enum Found {
 fn hello(mut bytes: &[u8]) -> Found {
     let mut message = Vec::new();
     loop {
-        let Some((&[kind, major, _, high, low], rest)) = bytes.split_first_chunk::<HEADER>() else { return Found::More };
+        let Some((&[kind, major, _, high, low], rest)) = bytes.split_first_chunk::<HEADER>() else {
+            return Found::More;
+        };
         let len = usize::from(u16::from_be_bytes([high, low]));
         if kind != 22 || major != 3 || len == 0 || len > LONGEST {
             return Found::Nothing;
@@ -232,7 +234,8 @@ fn protocols(mut content: Cursor<'_>) -> Vec<Box<str>> {
     let mut names = Vec::new();
     let Some(mut list) = content.part::<2>() else { return names };
     while let Some(name) = list.part::<1>() {
-        let text = std::str::from_utf8(name.0).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+        let text =
+            std::str::from_utf8(name.0).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
         if names.len() < MOST_PROTOCOLS {
             names.extend(text.filter(|text| !text.is_empty()).map(Box::from));
         }
@@ -279,7 +282,9 @@ mod tests {
     }
 
     fn server_hello(extensions: &[u8]) -> Vec<u8> {
-        let body = [&[3, 3][..], &[8; 32], &with_len::<1>(&[9; 32]), &[0x13, 1, 0], &with_len::<2>(extensions)].concat();
+        let body =
+            [&[3, 3][..], &[8; 32], &with_len::<1>(&[9; 32]), &[0x13, 1, 0], &with_len::<2>(extensions)]
+                .concat();
         [&[2][..], &with_len::<3>(&body)].concat()
     }
 
@@ -351,7 +356,8 @@ mod tests {
     #[test]
     fn records_are_told_from_other_protocols() {
         let application = [23, 3, 3, 0, 26, 1, 2, 3];
-        for bytes in [&record(22, &client_hello())[..], &application, &[20, 3, 3, 0, 1, 1], &[23, 3, 3, 1, 0]] {
+        for bytes in [&record(22, &client_hello())[..], &application, &[20, 3, 3, 0, 1, 1], &[23, 3, 3, 1, 0]]
+        {
             assert!(begins_record(bytes), "{bytes:x?}");
         }
         for bytes in [

@@ -3,7 +3,7 @@
 //! Comes in: a finished [`Span`], the [`Service`] it belongs to. Goes out: bytes of an
 //! `ExportTraceServiceRequest` in parts: what stands before the spans of a service, and each span.
 
-use super::wire::{Room, bytes_len, head, message, varint_len};
+use super::wire::{Room, bytes_len, head, message, tag, varint_len};
 use super::{SCOPE_NAME, SCOPE_VERSION};
 use crate::attribute::{Attribute, Value};
 use crate::process::Service;
@@ -107,11 +107,25 @@ fn fields(room: &mut Room<'_>, span: &Span) {
     }
 }
 
+/// Key and text that are together no longer than this make a `KeyValue` of less than 128 bytes.
+const SHORT: usize = 0x7f - 6;
+
 /// A list of `KeyValue`s as repeated field `number`, which is below 16.
 fn attributes(left: &mut Room<'_>, number: u32, attributes: &[Attribute]) {
     // What nothing else can see stays in registers.
     let mut room = left.take();
     for (key, value) in attributes {
+        if let Value::Str(text) = value
+            && key.len() + text.len() <= SHORT
+        {
+            // The usual one: every length takes one byte.
+            let (key_len, text_len) = (key.len() as u8, text.len() as u8);
+            room.put(&[tag(number), key_len + text_len + 6, tag(1), key_len]);
+            room.put(key.as_bytes());
+            room.put(&[tag(2), text_len + 2, tag(1), text_len]);
+            room.put(text.as_bytes());
+            continue;
+        }
         let len = value_len(value);
         room.heads((number, pair_len(key, len)), (1, key.len()));
         room.put(key.as_bytes());

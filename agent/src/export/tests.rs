@@ -238,6 +238,16 @@ fn some_service(id: u32) -> Arc<Service> {
 }
 
 #[test]
+fn texts_of_every_length_around_one_byte_and_two() {
+    let service = some_service(1);
+    let long = |len: usize| ("key".into(), Value::Str("x".repeat(len).into()));
+    let spans = [Span { attributes: (100..140).map(long).collect(), ..some_span(&service) }];
+    let mut read = ExportTraceServiceRequest::decode(&encode(Format::Protobuf, &spans)[..]).unwrap();
+    settle_statuses(&mut read, &spans);
+    assert_eq!(read, expected(&spans));
+}
+
+#[test]
 fn the_json_is_exactly_this() {
     let line = String::from_utf8(encode(Format::Json, &[some_span(&some_service(1))])).unwrap();
     let version = env!("CARGO_PKG_VERSION");

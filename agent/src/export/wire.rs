@@ -25,6 +25,11 @@ pub(super) const fn bytes_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
+/// The key of a length-delimited field below 16, which is one byte.
+pub(super) const fn tag(field: u32) -> u8 {
+    (field << 3 | BYTES) as u8
+}
+
 /// Memory that fields are written into, one after the other. What finds no room is left out, and that is remembered: then all
 /// is to be written again into more. Unlike a growing buffer this needs one comparison for each piece and never moves anything.
 pub(super) struct Room<'a> {
@@ -110,8 +115,7 @@ impl<'a> Room<'a> {
     #[inline]
     pub(super) fn heads(&mut self, outer: (u32, usize), inner: (u32, usize)) {
         if (outer.1 | inner.1) < 0x80 {
-            let key = |field: u32| (field << 3 | BYTES) as u8;
-            self.put(&[key(outer.0), outer.1 as u8, key(inner.0), inner.1 as u8]);
+            self.put(&[tag(outer.0), outer.1 as u8, tag(inner.0), inner.1 as u8]);
         } else {
             self.head(outer.0, outer.1);
             self.head(inner.0, inner.1);

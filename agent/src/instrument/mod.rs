@@ -1,9 +1,10 @@
-//! Stage 3: probes on user code: which functions of which files, for which processes.
+//! Beside stages 1 and 2: probes on user code: which functions of which files, for which processes.
 //!
 //! Comes in: the files that a traced process has mapped. Goes out: what is attached to them, and for each thing that is not, a
 //! sentence. What to look for in a file is an [`Instrument`]'s; everything else (when a file is looked at, that it is looked
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
+mod explain;
 mod files;
 pub mod golang;
 mod look;
@@ -17,13 +18,15 @@ use std::sync::Arc;
 use crate::placement::{Elf, Refusal, Rules, Site};
 use crate::process::Language;
 
+pub use explain::{Explained, explain};
 pub use look::{Findings, look};
 pub use worker::{Instruments, News};
 
 /// Every instrument there is.
 #[must_use]
 pub fn all() -> Vec<Arc<dyn Instrument>> {
-    let mut all: Vec<Arc<dyn Instrument>> = vec![Arc::new(golang::Golang)];
+    let mut all: Vec<Arc<dyn Instrument>> =
+        vec![Arc::new(tls::OpenSsl), Arc::new(tls::GnuTls), Arc::new(golang::Golang)];
     all.extend(trial::Trial::of_environment().map(|trial| Arc::new(trial) as Arc<dyn Instrument>));
     all
 }

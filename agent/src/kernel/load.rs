@@ -402,19 +402,6 @@ impl Kernel {
         self.procs.insert(tgid, bits, 0).map_err(other)
     }
 
-    /// Sets these bits of a process that is traced, of those in `of`.
-    pub fn mark_some(&mut self, tgid: u32, set: u32, of: u32) {
-        if let Ok(bits) = self.procs.get(&tgid, 0) {
-            drop(self.procs.insert(tgid, bits & !of | set, EXISTING));
-        }
-    }
-
-    /// Sets the bits of a process, unless it ended meanwhile.
-    pub fn mark(&mut self, tgid: u32, bits: u32) {
-        // Not being there any more is no failure.
-        drop(self.procs.insert(tgid, bits, EXISTING));
-    }
-
     /// Bits that let the kernel side read the goroutines of a process with this layout; none when there are too many layouts.
     pub fn go_bits(&mut self, layout: Layout) -> u32 {
         let known = self.layouts.iter().position(|known| *known == layout);
@@ -427,6 +414,14 @@ impl Kernel {
             })
         });
         index.map_or(0, |index| (index as u32 + 1) << golang::LAYOUT_SHIFT)
+    }
+
+    /// Sets these bits of a process that is traced, of those in `of`.
+    pub fn mark(&mut self, tgid: u32, set: u32, of: u32) {
+        // Only if it is still there: it may have ended.
+        if let Ok(bits) = self.procs.get(&tgid, 0) {
+            drop(self.procs.insert(tgid, bits & !of | set, EXISTING));
+        }
     }
 
     /// Forgets a process.

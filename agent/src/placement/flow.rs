@@ -217,7 +217,14 @@ fn run(
         let mut state = state.clone();
         step(&mut state, line, abi, wanted(index), &mut factory, escaped);
         if next.anywhere {
-            for to in 0..count {
+            // Where the stack pointer is known to be elsewhere, no table leads.
+            let depth = state.depth();
+            let elsewhere = |known: &Option<State>| {
+                known.as_ref().and_then(State::depth).zip(depth).is_some_and(|(there, here)| there != here)
+            };
+            let open: Vec<usize> =
+                states.iter().enumerate().filter(|(_, known)| !elsewhere(known)).map(|(to, _)| to).collect();
+            for to in open {
                 enter(&mut states, &mut left, &mut queued, to, &state);
             }
         }

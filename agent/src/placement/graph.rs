@@ -77,18 +77,18 @@ impl Graph {
     }
 
     /// Whether an instruction can come twice in one call: whether a way leads from it back to itself. `apart` says of a jump to
-    /// anywhere that it cannot lead to this instruction directly.
-    pub(super) fn comes_twice(&self, target: usize, apart: &dyn Fn(usize) -> bool) -> bool {
+    /// anywhere, and of an instruction, that the one cannot lead to the other directly.
+    pub(super) fn comes_twice(&self, target: usize, apart: &dyn Fn(usize, usize) -> bool) -> bool {
         let mut seen = vec![false; self.next.len()];
         let mut left = vec![target];
         while let Some(index) = left.pop() {
             let Some(next) = self.next.get(index) else { continue };
             if next.anywhere {
-                if !apart(index) {
+                if !apart(index, target) {
                     return true;
                 }
                 // Wherever it leads, all that may follow is the rest of the function; ways back are found from there.
-                left.extend(self.marked(&mut seen, self.leaders()));
+                left.extend(self.marked(&mut seen, self.leaders().filter(|leader| !apart(index, *leader))));
             }
             if next.to.contains(&target) {
                 return true;

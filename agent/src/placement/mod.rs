@@ -11,6 +11,8 @@ mod elf;
 mod flow;
 mod graph;
 mod select;
+#[cfg(test)]
+mod tests;
 
 pub use elf::{Elf, ElfError};
 pub use select::{after_call, entry, returns};

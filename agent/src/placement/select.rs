@@ -23,11 +23,12 @@ pub fn entry(function: &Function<'_>, needs: &Needs<'_>, rules: Rules) -> Result
         return at_first(&listing, &states, needs, 0, why);
     }
     let depth = |index: usize| states.get(index)?.as_ref()?.depth();
+    let apart =
+        |jump: usize, to: usize| depth(jump).zip(depth(to)).is_some_and(|(there, here)| there != here);
     let mut refused = Refusal::NotOnce(function.name.to_owned());
     let mut dear = None;
     let mut call = None;
     for (index, line) in listing.lines.iter().enumerate().take(REACH) {
-        let apart = |jump: usize| depth(jump).zip(depth(index)).is_some_and(|(there, here)| there != here);
         // What can be missed here can be missed further on only if branches meet again, so the search goes on.
         if graph.can_be_missed(index) || graph.comes_twice(index, &apart) {
             continue;

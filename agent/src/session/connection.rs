@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) doubted_ns: u64,
     pub(super) in_active: bool,
     pub(super) completed: u32,
+    /// A remote procedure call was seen.
+    calls: bool,
     pub(super) verdict_sent: u8,
     /// The kernel side began to count positions anew: what comes next need not follow what came last.
     pub(super) restarted: bool,
@@ -67,6 +69,7 @@ impl Connection {
             doubted_ns: 0,
             in_active: false,
             completed: 0,
+            calls: false,
             verdict_sent: 0,
             restarted: false,
             halves: [Half::default(); 2],
@@ -347,6 +350,7 @@ impl Connection {
             sealed: self.sealed,
             exchanges: &mut self.exchanges,
             completed: &mut self.completed,
+            calls: &mut self.calls,
             moment,
             who,
             account,

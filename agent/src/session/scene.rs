@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use spanwise_common::event::Direction;
-use spanwise_protocol::message::{Flow, Head, Request, Response};
+use spanwise_protocol::message::{Flow, Head, Request, Response, Rpc, RpcSystem};
 use spanwise_protocol::{Item, What};
 
 use super::account::Account;
@@ -73,6 +73,8 @@ pub(super) struct Scene<'a> {
     pub(super) side: Side,
     pub(super) exchanges: &'a mut VecDeque<Active>,
     pub(super) completed: &'a mut u32,
+    /// A remote procedure call was seen on the connection.
+    pub(super) calls: &'a mut bool,
     pub(super) moment: &'a Moment,
     /// Of the plaintext of an encrypted connection.
     pub(super) sealed: Option<Sealed>,
@@ -132,6 +134,7 @@ impl Scene<'_> {
             (Flow::Request, What::Lost(_)) => self.headless(item.exchange),
             (Flow::Response, What::Begin) => self.answer_begins(item.exchange),
             (flow, What::Rpc(part)) => {
+                *self.calls |= part.status.is_some();
                 if let Some(active) = self.find(item.exchange) {
                     let seen = active.rpc.get_or_insert_default();
                     *(if flow == Flow::Request { &mut seen.request } else { &mut seen.response }) = *part;
@@ -222,9 +225,15 @@ impl Scene<'_> {
         }
     }
 
-    fn request(&mut self, number: u32, request: Request) {
+    fn request(&mut self, number: u32, mut request: Request) {
         if request.truncated {
             self.change.long_head = Some(self.direction_of(Flow::Request));
+        }
+        if self.streams {
+            *self.calls |= request.rpc.is_some();
+            if *self.calls && may_be_call(&request) {
+                request.rpc = Some(Rpc { system: RpcSystem::Grpc, timeout_ns: None });
+            }
         }
         let context = request.context.clone();
         let Some(active) = self.find(number) else { return };
@@ -286,6 +295,16 @@ impl Scene<'_> {
         let (key, first) = (active.key, active.answered_ns == at_ns);
         self.signal(key, Edge::Answer { first, last: false });
     }
+}
+
+/// Whether a request on a connection with remote procedure calls is one too, although fields of it could not be decoded: the
+/// content type stands in the table since before the connection was seen, and stays there.
+fn may_be_call(request: &Request) -> bool {
+    let path = &request.path;
+    request.rpc.is_none()
+        && request.truncated
+        && matches!(&*request.method, "POST" | "")
+        && (path.is_empty() || path.strip_prefix('/').is_some_and(|name| name.contains('/')))
 }
 
 #[expect(

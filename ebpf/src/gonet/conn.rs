@@ -6,8 +6,7 @@ use spanwise_common::golang::fixed;
 
 use crate::conn::{inode_key, probed_stream, sock_of_fd};
 use crate::offsets::{OFF_SK_COOKIE, has};
-use crate::read::{probed, user_bytes};
-use crate::tls::place::word;
+use crate::read::{probed, user_bytes, word};
 
 /// Structs around a connection that are looked through: each begins with the `net.Conn` that it wraps (as `tls.Conn` does).
 const WRAPPERS: u32 = 4;

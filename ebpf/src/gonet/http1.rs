@@ -7,13 +7,11 @@
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use spanwise_common::event::{Handoff, Kind, handoff};
-use spanwise_common::place::{own, place};
 
 use super::conn::below;
-use super::hooked;
 use crate::emit::{header, output_plain};
 use crate::golang;
-use crate::tls::place::value;
+use crate::uprobe::hit;
 
 /// The running goroutine is about to call. Places: the client's connection; the cookie's own bits are the offset of the `net.Conn`
 /// in it.
@@ -25,10 +23,11 @@ pub fn go_http_call(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn calls(ctx: &ProbeContext) -> Option<()> {
-    let (id, bits, cookie) = hooked(ctx)?;
-    let client = value(ctx.regs, place(cookie, 0))?;
+    let hit = hit(ctx)?;
+    let (id, bits) = (hit.id, hit.bits);
+    let client = hit.value(0)?;
     let mut found = [0u64; 2];
-    below(client + u64::from(own(cookie)), &mut found);
+    below(client + u64::from(hit.own()), &mut found);
     let [key, sock] = found;
     let task = golang::task(bits);
     if sock == 0 || task.id == 0 {

@@ -4,14 +4,14 @@ use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use spanwise_common::event::{Handoff, Kind, Task, handoff};
 use spanwise_common::golang::path;
-use spanwise_common::place::{own, place};
+use spanwise_common::place::place;
 
 use super::conn::below;
-use super::hooked;
 use super::maps::{Caller, GO_STREAMS, Stream};
 use crate::emit::{header, output_plain};
 use crate::golang;
-use crate::tls::place::{value, word};
+use crate::read::word;
+use crate::uprobe::hit;
 
 /// The running goroutine serves a stream. Places: the server's connection, the stream, and in place of the third the offset of
 /// the `net.Conn` in the first; the cookie's own bits lead from the stream to its number.
@@ -53,11 +53,12 @@ fn follow(from: u64, own: u16) -> Option<u64> {
 
 #[inline(always)]
 fn serves(ctx: &ProbeContext) -> Option<()> {
-    let (id, bits, cookie) = hooked(ctx)?;
-    let server = value(ctx.regs, place(cookie, 0))?;
-    let number = word(follow(value(ctx.regs, place(cookie, 1))?, own(cookie))?)? as u32;
+    let hit = hit(ctx)?;
+    let (id, bits) = (hit.id, hit.bits);
+    let server = hit.value(0)?;
+    let number = word(follow(hit.value(1)?, hit.own())?)? as u32;
     let mut found = [0u64; 2];
-    if below(server + u64::from(place(cookie, 2).0), &mut found) == 0 {
+    if below(server + u64::from(place(hit.cookie, 2).0), &mut found) == 0 {
         return None;
     }
     tell(id, found[0], 0, golang::task(bits), number, handoff::SERVES)
@@ -65,14 +66,15 @@ fn serves(ctx: &ProbeContext) -> Option<()> {
 
 #[inline(always)]
 fn calls(ctx: &ProbeContext) -> Option<()> {
-    let (id, bits, cookie) = hooked(ctx)?;
-    let client = value(ctx.regs, place(cookie, 0))?;
+    let hit = hit(ctx)?;
+    let (id, bits) = (hit.id, hit.bits);
+    let client = hit.value(0)?;
     let mut found = [0u64; 2];
-    if below(client + u64::from(place(cookie, 2).0), &mut found) == 0 {
+    if below(client + u64::from(place(hit.cookie, 2).0), &mut found) == 0 {
         return None;
     }
-    let mut pointer = follow(value(ctx.regs, place(cookie, 1))?, own(cookie))?;
-    if own(cookie) & path::LAST != 0 {
+    let mut pointer = follow(hit.value(1)?, hit.own())?;
+    if hit.own() & path::LAST != 0 {
         pointer = word(pointer)?;
     }
     let caller = Caller { cookie: found[0], task: golang::task(bits) };
@@ -82,10 +84,11 @@ fn calls(ctx: &ProbeContext) -> Option<()> {
 
 #[inline(always)]
 fn opens(ctx: &ProbeContext) -> Option<()> {
-    let (id, _, cookie) = hooked(ctx)?;
-    let frame = value(ctx.regs, place(cookie, 0))?;
-    let number = word(frame + u64::from(place(cookie, 1).0))? as u32;
-    let pointer = word(frame + u64::from(place(cookie, 2).0))?;
+    let hit = hit(ctx)?;
+    let id = hit.id;
+    let frame = hit.value(0)?;
+    let number = word(frame + u64::from(place(hit.cookie, 1).0))? as u32;
+    let pointer = word(frame + u64::from(place(hit.cookie, 2).0))?;
     let stream = Stream { pointer, tgid: (id >> 32) as u32, pad: 0 };
     // SAFETY: copied at once.
     let caller = *unsafe { GO_STREAMS.get(&stream) }?;

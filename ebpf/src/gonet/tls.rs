@@ -11,21 +11,20 @@ use spanwise_common::conn::known;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Direction, library};
 use spanwise_common::golang::Tls;
-use spanwise_common::place::{Place, own, place};
+use spanwise_common::place::Place;
 use spanwise_common::tls::call;
 
 use super::conn::below;
-use super::hooked;
 use super::maps::GO_TLS;
 use crate::conn::probed_seqs;
 use crate::emit::counters;
 use crate::golang;
 use crate::maps::CONNS;
-use crate::read::user_bytes;
+use crate::read::{user_bytes, word};
 use crate::tls::maps::{LibraryCall, Object};
 use crate::tls::object::{self, bit};
-use crate::tls::place::{value, word};
 use crate::tls::plain;
+use crate::uprobe::hit;
 
 /// Type of records with data of the application.
 const APPLICATION: u8 = 23;
@@ -59,19 +58,20 @@ fn layout(id: u64) -> Option<&'static Tls> {
 
 #[inline(always)]
 fn encrypts(ctx: &ProbeContext) -> Option<()> {
-    let (id, bits, cookie) = hooked(ctx)?;
+    let hit = hit(ctx)?;
+    let (id, bits) = (hit.id, hit.bits);
     let layout = layout(id)?;
     let mut head = [0u8; 8];
     // SAFETY: five bytes into eight.
-    if !unsafe { user_bytes(head.as_mut_ptr(), HEADER, value(ctx.regs, place(cookie, 1))?) } {
+    if !unsafe { user_bytes(head.as_mut_ptr(), HEADER, hit.value(1)?) } {
         return None;
     }
     let moved = u32::from(head[3]) << 8 | u32::from(head[4]);
     if head[0] != APPLICATION || moved == 0 || u64::from(moved) > LONGEST {
         return None;
     }
-    let pointer = value(ctx.regs, place(cookie, 0))?.wrapping_sub(u64::from(layout.out));
-    let buffer = value(ctx.regs, place(cookie, 2))?;
+    let pointer = hit.value(0)?.wrapping_sub(u64::from(layout.out));
+    let buffer = hit.value(2)?;
     let (object, sock) = object_of(id, pointer, layout)?;
     object.bits &= !bit::SENT_END;
     if let Some(seqs) = probed_seqs(sock)
@@ -100,15 +100,16 @@ fn added(pointer: u64, layout: &Tls) -> Option<u32> {
 
 #[inline(always)]
 fn decrypted(ctx: &ProbeContext) -> Option<()> {
-    let (id, bits, cookie) = hooked(ctx)?;
+    let hit = hit(ctx)?;
+    let (id, bits) = (hit.id, hit.bits);
     let layout = layout(id)?;
-    let kind = value(ctx.regs, Place(own(cookie)))? as u8;
-    let moved = value(ctx.regs, place(cookie, 2))?;
+    let kind = hit.at(Place(hit.own()))? as u8;
+    let moved = hit.value(2)?;
     if kind != APPLICATION || moved == 0 || moved > LONGEST {
         return None;
     }
-    let pointer = value(ctx.regs, place(cookie, 0))?;
-    let buffer = value(ctx.regs, place(cookie, 1))?;
+    let pointer = hit.value(0)?;
+    let buffer = hit.value(1)?;
     let (object, sock) = object_of(id, pointer, layout)?;
     let raw = pointer + u64::from(layout.raw);
     let (held, taken) = (word(raw + 8)?, word(raw + u64::from(layout.off))?);

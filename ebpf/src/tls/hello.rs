@@ -8,9 +8,9 @@ use spanwise_common::tls::{DIRECT, RANDOM, THROUGH, call};
 
 use super::maps::{HELLOS, Hello, Object, Seen};
 use super::object::{self, bit};
-use super::place::word;
 use crate::conn::Stream;
 use crate::emit::Transfer;
+use crate::read::word;
 
 /// Bytes of a ClientHello up to the middle of its random number.
 const ENOUGH: u32 = 27;

@@ -1,21 +1,25 @@
 //! Calls of library functions. Any process that has the library's file mapped comes here; those that are not traced leave after
 //! one look-up.
 
-use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use spanwise_common::config::proc;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Direction, Task};
-use spanwise_common::place::{own, place};
 use spanwise_common::tls::call;
 
 use super::maps::{CALLS, LibraryCall, OBJECTS};
-use super::place::{value, word};
 use super::{hello, object, plain};
-use crate::complete::traced;
 use crate::emit::counters;
+use crate::maps::PROCS;
+use crate::read::word;
+use crate::uprobe::{Hit, hit};
+
+/// Flag of a map update: only what is there already (`BPF_EXIST`).
+const EXISTING: u64 = 2;
+/// Number of the register in machine code.
+const STACK_POINTER: u16 = 4;
 
 /// A function that takes or gives plaintext, or makes a handshake, is called.
 #[uprobe]
@@ -38,29 +42,35 @@ pub fn tls_free(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// An object is made.
+#[uprobe]
+pub fn tls_new(ctx: ProbeContext) -> u32 {
+    let _ = hooked(&ctx);
+    0
+}
+
+/// The hit. From the first one on the transfers of the process look for calls; the agent would say so a little later.
 #[inline(always)]
-fn hooked(ctx: &ProbeContext) -> Option<(u64, u64)> {
-    let (id, bits) = traced()?;
-    if bits & proc::TLS == 0 {
-        return None;
+fn hooked(context: &ProbeContext) -> Option<Hit<'_>> {
+    let hit = hit(context)?;
+    if hit.bits & proc::TLS == 0 {
+        let _ = PROCS.insert(&((hit.id >> 32) as u32), &(hit.bits | proc::TLS), EXISTING);
     }
-    // SAFETY: the program's own context.
-    Some((id, unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }))
+    Some(hit)
 }
 
 #[inline(always)]
 fn entered(ctx: &ProbeContext) -> Option<()> {
-    let (id, cookie) = hooked(ctx)?;
-    // SAFETY: a load from the program's context, a helper without arguments.
-    let (sp, at_ns) =
-        unsafe { (core::ptr::read_volatile(&raw const (*ctx.regs).rsp), bpf_ktime_get_boot_ns()) };
+    let hit = hooked(ctx)?;
+    let (id, sp) = (hit.id, hit.register(STACK_POINTER));
     let now = LibraryCall {
-        object: value(ctx.regs, place(cookie, 0))?,
-        buffer: value(ctx.regs, place(cookie, 1)).unwrap_or(0),
-        count: value(ctx.regs, place(cookie, 2)).unwrap_or(0),
+        object: hit.value(0)?,
+        buffer: hit.value(1).unwrap_or(0),
+        count: hit.value(2).unwrap_or(0),
         sp,
-        at_ns,
-        own: own(cookie),
+        // SAFETY: no arguments.
+        at_ns: unsafe { bpf_ktime_get_boot_ns() },
+        own: hit.own(),
         live: 1,
         pad: 0,
     };
@@ -86,18 +96,19 @@ fn entered(ctx: &ProbeContext) -> Option<()> {
 
 #[inline(always)]
 fn left(ctx: &ProbeContext) -> Option<()> {
-    let (id, cookie) = hooked(ctx)?;
+    let hit = hooked(ctx)?;
+    let id = hit.id;
     let under_way = CALLS.get_ptr_mut(&id)?;
     // SAFETY: the entry is this thread's own.
     let under_way = unsafe { &mut *under_way };
-    if under_way.live == 0 || under_way.own != own(cookie) {
+    if under_way.live == 0 || under_way.own != hit.own() {
         return None;
     }
     under_way.live = 0;
     if under_way.own & call::HANDSHAKE != 0 {
         return None;
     }
-    let result = value(ctx.regs, place(cookie, 0))?;
+    let result = hit.value(0)?;
     let result = if under_way.own & call::WIDE != 0 { result as i64 } else { i64::from(result as i32) };
     let direction = if under_way.own & call::RECV != 0 { Direction::RECV } else { Direction::SEND };
     let moved = if result <= 0 {
@@ -123,15 +134,16 @@ fn left(ctx: &ProbeContext) -> Option<()> {
         return None;
     };
     if object.cookie == 0 || object.random != 0 {
-        hello::join(object, under_way.object, cookie, id);
+        hello::join(object, under_way.object, hit.cookie, id);
     }
     plain::chunk(object, under_way, moved as u32, direction, id, Task::default())
 }
 
 #[inline(always)]
 fn freed(ctx: &ProbeContext) -> Option<()> {
-    let (id, cookie) = hooked(ctx)?;
-    let address = object::address(id, value(ctx.regs, place(cookie, 0))?);
+    let hit = hooked(ctx)?;
+    let id = hit.id;
+    let address = object::address(id, hit.value(0)?);
     let object = OBJECTS.get_ptr_mut(&address)?;
     // SAFETY: map values stay valid while the program runs.
     object::end(unsafe { &*object }, id);

@@ -10,6 +10,5 @@ pub mod hello;
 pub mod library;
 pub mod maps;
 pub mod object;
-pub mod place;
 pub mod plain;
 pub mod records;

@@ -13,7 +13,7 @@ use super::object::{self, bit};
 use crate::conn::Stream;
 use crate::emit::Transfer;
 use crate::offsets::{OFF_REGS_SP, OFF_REGS_SS, OFF_TASK_STACK, has};
-use crate::read::{direct, probed, user_bytes};
+use crate::read::{direct, probed, user_bytes, word};
 use crate::user::{Call, STACK_SIZE, nr};
 
 /// Bytes of a record's header.
@@ -45,11 +45,11 @@ fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
     let segments = match call.nr {
         nr::READ | nr::WRITE | nr::SENDTO | nr::RECVFROM => return Some((call.si, moved)),
         nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => call.si,
-        nr::SENDMSG | nr::RECVMSG => super::place::word(call.si + 16)?,
+        nr::SENDMSG | nr::RECVMSG => word(call.si + 16)?,
         _ => return None,
     };
-    let base = super::place::word(segments)?;
-    let len = super::place::word(segments + 8)?;
+    let base = word(segments)?;
+    let len = word(segments + 8)?;
     Some((base, if len < u64::from(moved) { len as u32 } else { moved }))
 }
 

@@ -53,6 +53,9 @@ const OTHER: u32 = 65_533;
 const DAC_READ_SEARCH: u64 = 1 << 2;
 const SYS_PTRACE: u64 = 1 << 19;
 const SYS_NICE: u64 = 1 << 23;
+const CHECKPOINT_RESTORE: u64 = 1 << 40;
+/// What is kept of all that root has.
+const BY_ROOT: u64 = SYS_PTRACE | DAC_READ_SEARCH | SYS_NICE | CHECKPOINT_RESTORE;
 
 /// A command that becomes another as this user with these capabilities and no others.
 pub(super) fn as_user(user: u32, capabilities: &[&str]) -> Vec<String> {
@@ -217,7 +220,8 @@ fn options_with_all(context: &Context) -> Result<Options> {
 /// What a thread has: name, permitted and effective capabilities, whether it can gain any, and the filter's mode.
 #[derive(Debug)]
 struct Task {
-    is_first: bool,
+    /// It reads the ring and looks at processes, or attaches probes.
+    looks: bool,
     permitted: u64,
     effective: u64,
     ambient: u64,
@@ -238,7 +242,7 @@ fn tasks(pid: u32) -> Result<Vec<Task>> {
         };
         let bits = |name: &str| -> Result<u64> { Ok(u64::from_str_radix(field(name)?, 16)?) };
         tasks.push(Task {
-            is_first: entry.file_name().to_str() == Some(&pid.to_string()),
+            looks: entry.file_name().to_str() == Some(&pid.to_string()) || field("Name")? == "instruments",
             permitted: bits("CapPrm")?,
             effective: bits("CapEff")?,
             ambient: bits("CapAmb")?,
@@ -252,7 +256,7 @@ fn tasks(pid: u32) -> Result<Vec<Task>> {
 /// Waits until every thread has given up what it should; gives how many there are.
 fn given_up(pid: u32, kept: u64, filtered: bool) -> Result<usize> {
     let is_right = |task: &Task| {
-        let kept = if task.is_first { kept } else { 0 };
+        let kept = if task.looks { kept } else { 0 };
         (task.permitted, task.effective, task.ambient) == (kept, kept, 0)
             && task.sealed
             && task.filtered == filtered
@@ -272,7 +276,7 @@ fn threads(context: &Context) -> Result<()> {
     let sink = Sink::start()?;
     let options = Options::default().arg(&["--exporter", "console", "--endpoint", &sink.endpoint()]);
     let agent = Agent::attach(&context.dir, &[server.proc.pid()], &options)?;
-    let threads = given_up(agent.proc.pid(), SYS_PTRACE | DAC_READ_SEARCH | SYS_NICE, true)?;
+    let threads = given_up(agent.proc.pid(), BY_ROOT, true)?;
     ensure!(threads >= 5, "{threads} threads: the exporters' are not among them");
     let report = ten_spans(agent, &server)?;
     ensure!(sink.spans() == 10, "{} spans were exported of 10\n{}", sink.spans(), report.stderr);
@@ -296,7 +300,7 @@ fn exec_is_followed(context: &Context) -> Result<()> {
     let shell =
         Proc::start("shell", Command::new(first).args(rest).args(["sh", "-c", &script]), &context.dir)?;
     let agent = Agent::attach(&context.dir, &[shell.pid()], &Options::default())?;
-    given_up(agent.proc.pid(), SYS_PTRACE | DAC_READ_SEARCH | SYS_NICE, true)?;
+    given_up(agent.proc.pid(), BY_ROOT, true)?;
     fs::write(&go, "")?;
     let target = Target::tcp(port);
     target.wait(Duration::from_secs(20)).with_context(|| shell.tail())?;
@@ -315,7 +319,7 @@ fn no_seccomp(context: &Context) -> Result<()> {
         [Options::default().arg(&["--no-seccomp"]), Options::default().env("SPANWISE_NO_SECCOMP", "true")]
     {
         let agent = Agent::attach(&context.dir, &[server.proc.pid()], &options)?;
-        given_up(agent.proc.pid(), SYS_PTRACE | DAC_READ_SEARCH | SYS_NICE, false)?;
+        given_up(agent.proc.pid(), BY_ROOT, false)?;
         ten_spans(agent, &server)?;
     }
     Ok(())
@@ -378,7 +382,7 @@ fn names_under_the_filter(context: &Context) -> Result<()> {
         &[server.proc.pid()],
         &Options::default().arg(&["--endpoint", &endpoint]),
     )?;
-    given_up(agent.proc.pid(), SYS_PTRACE | DAC_READ_SEARCH | SYS_NICE, true)?;
+    given_up(agent.proc.pid(), BY_ROOT, true)?;
     let report = ten_spans(agent, &server)?;
     ensure!(sink.spans() == 10, "{} spans of 10 came\n{}", sink.spans(), report.stderr);
     Ok(())

@@ -1,12 +1,10 @@
-//! Servers of HTTP/2 in net/http and golang.org/x/net: one goroutine reads all frames of a connection and starts another for each
-//! stream. One hit for each stream, by the one that serves it.
-//!
-//! Clients need none: the goroutine that writes a request's head is a child of its caller.
+//! HTTP/2 in net/http and golang.org/x/net. In a server one goroutine reads all frames of a connection and starts another for each
+//! stream: one hit, by the one that serves it. A client needs none: a child of the caller writes the request's head.
 
 use spanwise_common::golang::path;
 use spanwise_common::names::program;
 use spanwise_common::place::{self, Place};
-use spanwise_golang::STD;
+use spanwise_golang::{STD, Unknown};
 
 use super::{Lack, Program, moved, short};
 use crate::instrument::{Facts, Found, Wanted};
@@ -17,7 +15,7 @@ pub(super) struct Kind {
     /// The module that it is in.
     module: &'static str,
     /// The function that a stream's goroutine begins with.
-    pub(super) function: &'static str,
+    pub(super) serves: &'static str,
     server: &'static str,
     writer: &'static str,
     state: &'static str,
@@ -27,7 +25,7 @@ pub(super) struct Kind {
 pub(super) const KINDS: [Kind; 2] = [
     Kind {
         module: STD,
-        function: "net/http.(*http2serverConn).runHandler",
+        serves: "net/http.(*http2serverConn).runHandler",
         server: "net/http.http2serverConn",
         writer: "net/http.http2responseWriter",
         state: "net/http.http2responseWriterState",
@@ -35,7 +33,7 @@ pub(super) const KINDS: [Kind; 2] = [
     },
     Kind {
         module: "golang.org/x/net",
-        function: "golang.org/x/net/http2.(*serverConn).runHandler",
+        serves: "golang.org/x/net/http2.(*serverConn).runHandler",
         server: "golang.org/x/net/http2.serverConn",
         writer: "golang.org/x/net/http2.responseWriter",
         state: "golang.org/x/net/http2.responseWriterState",
@@ -45,21 +43,25 @@ pub(super) const KINDS: [Kind; 2] = [
 
 /// Adds what tells who serves a stream.
 pub(super) fn look(program: &Program<'_, '_>, facts: &Facts<'_>, found: &mut Found) {
-    for kind in &KINDS {
-        match serves(program, kind, facts) {
+    for result in KINDS.iter().map(|kind| serves(program, kind, facts)) {
+        match result {
             Ok(wanted) => found.probes.push(wanted),
             Err(lack) => lack.tell(found),
         }
     }
 }
 
-fn serves(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<Wanted, Lack> {
-    let function = program.function(kind.function)?;
-    program.expect_sockets()?;
-    let member = |strukt: &str, name: &str| match kind.module {
+fn member(program: &Program<'_, '_>, kind: &Kind, strukt: &str, name: &str) -> Result<u32, Unknown> {
+    match kind.module {
         STD => program.binary.offset(strukt, name),
         module => program.binary.module_offset(module, strukt, name),
-    };
+    }
+}
+
+fn serves(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<Wanted, Lack> {
+    let function = program.function(kind.serves)?;
+    program.expect_sockets()?;
+    let member = |strukt: &str, name: &str| member(program, kind, strukt, name);
     for (strukt, name) in [(kind.writer, "rws"), (kind.state, "stream")] {
         if member(strukt, name)? != 0 {
             return Err(moved(kind.module, strukt, name));

@@ -45,7 +45,7 @@ impl Instrument for Golang {
         names.extend(tls::FUNCTIONS);
         names.extend(http1::FUNCTIONS);
         names.extend(starts::FUNCTIONS);
-        names.extend(http2::KINDS.iter().map(|kind| kind.function));
+        names.extend(http2::KINDS.iter().map(|kind| kind.serves));
         names.extend(grpc::FUNCTIONS);
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
         let mut found = Found::default();

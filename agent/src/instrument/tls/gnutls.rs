@@ -3,7 +3,7 @@
 use spanwise_common::event::library;
 use spanwise_common::tls::call::{HANDSHAKE, RECV, WIDE};
 
-use super::{Hooked, Library, PROGRAMS, hooked, look};
+use super::{Hooked, Library, hooked, look};
 use crate::instrument::{Facts, Found, Instrument};
 use crate::placement::Elf;
 
@@ -18,6 +18,7 @@ const FUNCTIONS: &[Hooked] = &[
 pub(super) const LIBRARY: Library = Library {
     number: library::GNUTLS,
     functions: FUNCTIONS,
+    new: "gnutls_init",
     free: "gnutls_deinit",
     random: "gnutls_session_get_random",
     server: None,
@@ -32,7 +33,7 @@ impl Instrument for GnuTls {
     }
 
     fn programs(&self) -> &'static [&'static str] {
-        PROGRAMS
+        super::PROGRAMS
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {

@@ -61,7 +61,9 @@ pub(super) fn of(function: &Function<'_>) -> Option<Layout> {
         let to = line.op0_register().full_register();
         let copied = line.mnemonic() == Mnemonic::Mov && line.op1_kind() == OpKind::Register;
         match (copied, holds.get(&line.op1_register()).copied()) {
-            (true, Some(from)) => drop(holds.insert(to, from)),
+            (true, Some(from)) => {
+                holds.insert(to, from);
+            }
             _ if line.mnemonic() == Mnemonic::Add && line.op1_kind() != OpKind::Register => {
                 let by = u16::try_from(line.try_immediate(1).unwrap_or(0)).ok()?;
                 match holds.get(&to) {

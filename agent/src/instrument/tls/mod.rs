@@ -19,8 +19,8 @@ use self::layout::Layout;
 use super::{Facts, Found, Wanted};
 use crate::placement::{self, Abi, Elf, Function, Needs, Refusal, Site, Value};
 
-/// The programs of every library.
-const PROGRAMS: &[&str] = &[program::TLS_ENTER, program::TLS_LEAVE, program::TLS_FREE];
+/// What the probes run.
+const PROGRAMS: &[&str] = &[program::TLS_ENTER, program::TLS_LEAVE, program::TLS_NEW, program::TLS_FREE];
 
 /// A function of a library that is of interest.
 struct Hooked {
@@ -40,6 +40,8 @@ struct Library {
     /// Of `event::library`.
     number: u8,
     functions: &'static [Hooked],
+    /// Makes an object.
+    new: &'static str,
     /// Frees an object.
     free: &'static str,
     /// Copies the random number of a ClientHello out of an object.
@@ -93,8 +95,9 @@ fn look(library: &Library, elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
     if functions.iter().all(Option::is_none) {
         return found;
     }
-    let [random, free, server] = [Some(library.random), Some(library.free), library.server]
-        .map(|name| elf.functions(&[name?]).into_iter().next().flatten());
+    let [random, new, free, server] =
+        [Some(library.random), Some(library.new), Some(library.free), library.server]
+            .map(|name| elf.functions(&[name?]).into_iter().next().flatten());
     let layout = random.and_then(|function| layout::of(&function));
     let server = server.and_then(|function| layout::flag(&function)).unwrap_or(0);
     let mut probes = Vec::new();
@@ -117,17 +120,18 @@ fn look(library: &Library, elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
         found.notes.push("its plaintext is not captured: reading or writing cannot be hooked".to_owned());
         return found;
     }
-    let free = free.map(|function| {
-        placement::entry(&function, &Needs { abi: Abi::SysV, values: &[Value::Argument(0)] }, facts.rules)
+    for (function, program) in [(new, program::TLS_NEW), (free, program::TLS_FREE)] {
+        let Some(function) = function else { continue };
+        let needs = Needs { abi: Abi::SysV, values: &[Value::Argument(0)] };
+        match placement::entry(&function, &needs, facts.rules)
             .or_else(|_| exits::start(&function, &[0], facts.rules))
-    });
-    match free {
-        Some(Ok(site)) => {
-            let cookie = site.cookie(0);
-            probes.push(Wanted { program: program::TLS_FREE, site, cookie });
+        {
+            Ok(site) => {
+                let cookie = site.cookie(0);
+                probes.push(Wanted { program, site, cookie });
+            }
+            Err(refusal) => found.refusals.push(refusal),
         }
-        Some(Err(refusal)) => found.refusals.push(refusal),
-        None => {}
     }
     if layout.is_none() {
         found.notes.push(
@@ -181,6 +185,7 @@ mod tests {
                 }
             }
             assert_eq!(ends(library.free, program::TLS_FREE), 1, "{path}");
+            assert_eq!(ends(library.new, program::TLS_NEW), 1, "{path}");
             for name in ["SSL_read", "SSL_write", "gnutls_record_recv", "gnutls_record_send2"] {
                 let wanted = library.functions.iter().any(|hooked| hooked.name == name);
                 assert_eq!(

@@ -4,7 +4,7 @@
 use spanwise_common::event::library;
 use spanwise_common::tls::call::{BY_POINTER, HANDSHAKE, NO_BUFFER, RECV, WIDE};
 
-use super::{Hooked, Library, PROGRAMS, hooked, look};
+use super::{Hooked, Library, hooked, look};
 use crate::instrument::{Facts, Found, Instrument};
 use crate::placement::Elf;
 use crate::process::Language;
@@ -24,6 +24,7 @@ const FUNCTIONS: &[Hooked] = &[
 pub(super) const LIBRARY: Library = Library {
     number: library::OPENSSL,
     functions: FUNCTIONS,
+    new: "SSL_new",
     free: "SSL_free",
     random: "SSL_get_client_random",
     server: Some("SSL_is_server"),
@@ -38,7 +39,7 @@ impl Instrument for OpenSsl {
     }
 
     fn programs(&self) -> &'static [&'static str] {
-        PROGRAMS
+        super::PROGRAMS
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {

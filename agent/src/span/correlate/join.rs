@@ -1,7 +1,8 @@
 //! Finds the other end of a message on this node.
 //!
 //! Comes in: ends as they begin. Goes out: pairs of a client's and a server's end of one message. By its name
-//! where it has one; else by the two sockets (unix) or the address tuple, in the order of time.
+//! where it has one; else by the two sockets (unix) or the address tuple, in the order of time. Of the plaintext of an encrypted
+//! connection one end may have a name and the other none: such ends are looked for both ways.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -45,12 +46,28 @@ impl Joiner {
     /// An end begins: the other one, if it was there already.
     pub(super) fn begins(&mut self, nodes: &Arena<Node>, id: Id) -> Option<Id> {
         let node = nodes.get(id)?;
-        let Some(name) = node.message else { return self.begins_on_line(nodes, id, node) };
+        let Some(name) = node.message else {
+            let other = self.begins_on_line(nodes, id, node)?;
+            if let Some(name) = nodes.get(other).and_then(|other| other.message) {
+                self.names.remove(&name);
+            }
+            return Some(other);
+        };
         match self.names.get(&name) {
             Some((side, other)) if *side != node.side && nodes.get(*other).is_some() => {
                 let other = *other;
                 self.names.remove(&name);
+                if let Some(node) = nodes.get(other).filter(|node| may_lack_name(node)) {
+                    self.leave_line(other, node);
+                }
                 Some(other)
+            }
+            _ if may_lack_name(node) => {
+                let other = self.begins_on_line(nodes, id, node);
+                if other.is_none() {
+                    self.names.insert(name, (node.side, id));
+                }
+                other
             }
             _ => {
                 self.names.insert(name, (node.side, id));
@@ -66,21 +83,31 @@ impl Joiner {
             Side::Client => (&mut waiting.clients, &mut waiting.servers),
             Side::Server => (&mut waiting.servers, &mut waiting.clients),
         };
-        while let Some(other) = others.pop_front() {
+        // What is given to a TLS library is stamped before it is on its way.
+        let slack = if node.conn.tls.is_some() { 0 } else { SLACK_NS };
+        let mut at = 0;
+        while let Some(other) = others.get(at).copied() {
             // One that was answered before this began lost its other end.
-            let Some(found) = nodes.get(other) else { continue };
-            if found.ended_ns.saturating_add(SLACK_NS) < node.began_ns {
+            let Some(found) =
+                nodes.get(other).filter(|found| found.ended_ns.saturating_add(slack) >= node.began_ns)
+            else {
+                others.remove(at);
+                continue;
+            };
+            // Two names that differ name two messages.
+            if found.message.is_some() && node.message.is_some() {
+                at += 1;
                 continue;
             }
             let crossed = matches!(line, Line::Inet(..)) || is_crossed(found, node);
             let (client, server) = if node.side == Side::Client { (node, found) } else { (found, node) };
-            if crossed && server.began_ns.saturating_add(SLACK_NS) >= client.began_ns {
+            if crossed && server.began_ns.saturating_add(slack) >= client.began_ns {
+                others.remove(at);
                 if own.is_empty() && others.is_empty() {
                     self.lines.remove(&line);
                 }
                 return Some(other);
             }
-            others.push_front(other);
             break;
         }
         if own.len() >= BOUND {
@@ -96,8 +123,14 @@ impl Joiner {
             if self.names.get(&name).is_some_and(|(_, known)| *known == id) {
                 self.names.remove(&name);
             }
-            return;
+            if !may_lack_name(node) {
+                return;
+            }
         }
+        self.leave_line(id, node);
+    }
+
+    fn leave_line(&mut self, id: Id, node: &Node) {
         let Some(line) = line(node) else { return };
         if let Some(waiting) = self.lines.get_mut(&line) {
             match node.side {
@@ -114,6 +147,12 @@ impl Joiner {
     pub(super) fn len(&self) -> usize {
         self.names.len() + self.lines.len()
     }
+}
+
+/// Whether the other end of a message may have no name though this one has: only one of them may have seen where the record ended
+/// that carried it. Streams are known by their number.
+fn may_lack_name(node: &Node) -> bool {
+    node.conn.tls.is_some() && node.message.is_none_or(|name| name.stream().is_none())
 }
 
 fn is_crossed(a: &Node, b: &Node) -> bool {
