@@ -5,10 +5,10 @@ use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use spanwise_common::event::{Handoff, Kind, handoff};
 
-use super::hooked;
 use super::maps::{GO_TOLD, Teller};
 use crate::emit::{header, output_plain};
 use crate::golang;
+use crate::uprobe::hit;
 
 /// The running goroutine is about to start another.
 #[uprobe]
@@ -19,7 +19,8 @@ pub fn go_starts(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn starts(ctx: &ProbeContext) -> Option<()> {
-    let (id, bits, _) = hooked(ctx)?;
+    let hit = hit(ctx)?;
+    let (id, bits) = (hit.id, hit.bits);
     let task = golang::task(bits);
     if task.id == 0 {
         return None;
