@@ -228,6 +228,9 @@ impl Origin for Live {
     }
 
     fn tasks(&mut self, tgid: u32) -> Option<Vec<Started>> {
+        if self.goroutines.misses(tgid) {
+            self.instruments.more(tgid);
+        }
         let started = |Goroutine { id, parent, start }| Started { id, parent, start };
         Some(self.goroutines.all(tgid)?.into_iter().map(started).collect())
     }

@@ -41,6 +41,8 @@ struct Known {
     bits: u32,
     users: HashSet<u32>,
     unused_since: Option<Instant>,
+    /// Probes for later were asked for.
+    more: bool,
 }
 
 /// A process.
@@ -204,6 +206,34 @@ impl Files {
         self.again.entry(tgid).or_insert(now + AGAIN);
     }
 
+    /// The probes for later of a process's program are needed.
+    pub(super) fn more(&mut self, tgid: u32) {
+        let Ok(file) = File::open(Path::new(PROC).join(tgid.to_string()).join("exe")) else { return };
+        let Ok(key) = key(&file) else { return };
+        let Some(known) = self.files.get_mut(&key) else { return };
+        if std::mem::replace(&mut known.more, true) {
+            return;
+        }
+        let findings = Arc::clone(&known.findings);
+        for (name, result) in &findings.by {
+            let Ok(Found { later, .. }) = result else { continue };
+            if later.is_empty() {
+                continue;
+            }
+            let found = Found { probes: later.clone(), ..Found::default() };
+            match self.attach(&file, &found) {
+                Ok(links) => {
+                    if let Some(known) = self.files.get_mut(&key) {
+                        known.links.append(links);
+                        known.sites += found.probes.len();
+                        Account::add(&self.account.sites, found.probes.len());
+                    }
+                }
+                Err(error) => self.say(format!("further probes of {name} are not attached: {error}")),
+            }
+        }
+    }
+
     /// When somebody is to be looked at again.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.again.values().min().copied()
@@ -339,6 +369,7 @@ impl Files {
             bits: 0,
             users: HashSet::new(),
             unused_since: None,
+            more: false,
         };
         for (name, result) in &findings.by {
             match result {

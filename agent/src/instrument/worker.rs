@@ -38,6 +38,8 @@ pub(super) enum Task {
         more: bool,
     },
     Ended(u32),
+    /// Its program's probes for later are needed.
+    More(u32),
     /// Answer when everything before is done.
     Settle(SyncSender<()>),
 }
@@ -180,6 +182,11 @@ impl Instruments {
         self.tell(Task::Mapped { tgid, more });
     }
 
+    /// What is known of a process is not enough: the probes for later are needed.
+    pub fn more(&self, tgid: u32) {
+        self.tell(Task::More(tgid));
+    }
+
     /// A process is traced no longer.
     pub fn ended(&self, tgid: u32) {
         self.tell(Task::Ended(tgid));
@@ -247,6 +254,7 @@ fn run(mut files: Files, tasks: &Receiver<Task>, waiting: &AtomicU64) {
                     Task::Became(tgid) => files.became(tgid),
                     Task::Mapped { tgid, more } => files.mapped(tgid, more),
                     Task::Ended(tgid) => files.ended(tgid),
+                    Task::More(tgid) => files.more(tgid),
                     Task::Settle(done) => {
                         // Nobody may wait any more.
                         if let Err(TrySendError::Full(())) = done.try_send(()) {
