@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod databases_go;
 mod degradation;
 mod detach;
 mod environment;
@@ -46,7 +47,9 @@ pub const SUITES: &[&[Case]] = &[
     http_servers::CASES,
     syscalls::CASES,
     chain::CASES,
+    databases_go::CASES,
     http2::CASES,
+    http2::TLS_CASES,
     grpc::CASES,
     goroutines::CASES,
     namespaces::CASES,
