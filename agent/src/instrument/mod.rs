@@ -1,4 +1,4 @@
-//! Stage 3: probes on user code: which functions of which files, for which processes.
+//! Beside stages 1 and 2: probes on user code: which functions of which files, for which processes.
 //!
 //! Comes in: the files that a traced process has mapped. Goes out: what is attached to them, and for each thing that is not, a
 //! sentence. What to look for in a file is an [`Instrument`]'s; everything else (when a file is looked at, that it is looked

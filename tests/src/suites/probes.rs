@@ -375,19 +375,21 @@ fn listed(context: &Context) -> Result<()> {
         .args(["ps", "--json", "--probes", &pid])
         .env("SPANWISE_TEST_PROBES", "program:work,program:nothing");
     let json: Value = serde_json::from_str(&capture(&mut command)?)?;
-    let files = json.get("files").and_then(Value::as_array).into_iter().flatten();
-    let path = built.to_string_lossy();
-    let mut files = files.filter(|file| file.get("path").is_some_and(|own| *own == *path));
-    let file = files.next();
+    let file = json
+        .pointer("/files")
+        .and_then(|files| files.as_array())
+        .into_iter()
+        .flatten()
+        .find(|file| file.pointer("/path").is_some_and(|path| *path == *built.to_string_lossy()));
     let trial = file
-        .and_then(|file| {
-            let mut all = file.get("instruments")?.as_array()?.iter();
-            all.find(|one| one.get("name").is_some_and(|name| name == "trial"))
-        })
+        .and_then(|file| file["instruments"].as_array()?.iter().find(|one| one["name"] == "trial"))
         .with_context(|| format!("the program is not listed: {json:#}"))?;
-    let text = |path: &str| trial.pointer(path).and_then(Value::as_str);
-    ensure!(text("/sites/0/function") == Some("work") && text("/sites/0/why").is_some(), "{trial:#}");
-    ensure!(text("/refusals/0") == Some("nothing: the file names no such function"), "{trial:#}");
+    let site = trial.pointer("/sites/0").context("no site")?;
+    ensure!(site["function"] == "work" && site["why"].is_string(), "{site:#}");
+    ensure!(
+        trial.pointer("/refusals/0").is_some_and(|said| said == "nothing: the file names no such function"),
+        "{trial:#}"
+    );
     ensure!(
         Owned::by(told.proc.pid())?.programs() == 0 && breakpoints(told.proc.pid(), &built)? == 0,
         "something was attached"
