@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod databases_go;
 mod degradation;
 mod detach;
 mod environment;
@@ -50,7 +51,9 @@ pub const SUITES: &[&[Case]] = &[
     tls::CASES,
     syscalls::CASES,
     chain::CASES,
+    databases_go::CASES,
     http2::CASES,
+    http2::TLS_CASES,
     grpc::CASES,
     goroutines::CASES,
     namespaces::CASES,
