@@ -22,15 +22,39 @@ const ROUNDS: usize = 12;
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "golang_tls/http1", seconds: 60, run: |c| web(c, &Way::new("direct")) },
-    Case { name: "golang_tls/http1_child_pie", seconds: 60, run: |c| web(c, &Way::new("child").built(Variant::Pie)) },
-    Case { name: "golang_tls/http1_cgo", seconds: 60, run: |c| web(c, &Way::new("direct").built(Variant::Cgo)) },
-    Case { name: "golang_tls/http1_oldest_stripped", seconds: 120, run: |c| web(c, &Way::new("direct").oldest()) },
+    Case {
+        name: "golang_tls/http1_child_pie",
+        seconds: 60,
+        run: |c| web(c, &Way::new("child").built(Variant::Pie)),
+    },
+    Case {
+        name: "golang_tls/http1_cgo",
+        seconds: 60,
+        run: |c| web(c, &Way::new("direct").built(Variant::Cgo)),
+    },
+    Case {
+        name: "golang_tls/http1_oldest_stripped",
+        seconds: 120,
+        run: |c| web(c, &Way::new("direct").oldest()),
+    },
     Case { name: "golang_tls/http2", seconds: 60, run: |c| web(c, &Way::new("direct").http2()) },
     Case { name: "golang_tls/http2_child", seconds: 60, run: |c| web(c, &Way::new("child").http2()) },
-    Case { name: "golang_tls/http2_oldest_stripped", seconds: 120, run: |c| web(c, &Way::new("direct").http2().oldest()) },
+    Case {
+        name: "golang_tls/http2_oldest_stripped",
+        seconds: 120,
+        run: |c| web(c, &Way::new("direct").http2().oldest()),
+    },
     Case { name: "golang_tls/grpc", seconds: 60, run: |c| rpc(c, &Way::new("direct")) },
-    Case { name: "golang_tls/grpc_child_stripped", seconds: 60, run: |c| rpc(c, &Way::new("child").built(Variant::Stripped)) },
-    Case { name: "golang_tls/grpc_oldest_stripped", seconds: 120, run: |c| rpc(c, &Way::new("direct").oldest()) },
+    Case {
+        name: "golang_tls/grpc_child_stripped",
+        seconds: 60,
+        run: |c| rpc(c, &Way::new("child").built(Variant::Stripped)),
+    },
+    Case {
+        name: "golang_tls/grpc_oldest_stripped",
+        seconds: 120,
+        run: |c| rpc(c, &Way::new("direct").oldest()),
+    },
     Case { name: "golang_tls/older_connections", seconds: 60, run: older_connections },
     Case { name: "golang_tls/attach_rounds", seconds: 120, run: attach_rounds },
 ];
@@ -110,7 +134,8 @@ fn web(context: &Context, way: &Way) -> Result<()> {
     check(&report, REQUESTS)?;
     let wanted = if way.http2 { "2" } else { "1.1" };
     let odd = report.spans.at(Kind::Server, "leaf").find(|span| {
-        span.get("network.protocol.version") != Some(wanted) || span.number("http.response.status_code") != Some(200)
+        span.get("network.protocol.version") != Some(wanted)
+            || span.number("http.response.status_code") != Some(200)
     });
     ensure!(odd.is_none(), "{odd:?}");
     Ok(())
@@ -153,7 +178,12 @@ fn older_connections(context: &Context) -> Result<()> {
     let calls = judge::calls(&report.spans, "front", 1, requests, 1);
     println!("    calls: {}", calls.line());
     let seen = requests - calls.missing;
-    ensure!(seen > 100 && calls.wrong == 0 && calls.surplus == 0, "{}\n{}", calls.line(), report.stats.table());
+    ensure!(
+        seen > 100 && calls.wrong == 0 && calls.surplus == 0,
+        "{}\n{}",
+        calls.line(),
+        report.stats.table()
+    );
     ensure!(calls.right * 100 >= seen * 98, "{}\n{}", calls.line(), report.stats.table());
     Ok(())
 }
@@ -163,7 +193,8 @@ fn attach_rounds(context: &Context) -> Result<()> {
     let certs = Certs::make(&context.dir)?;
     let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").tls(&certs).start()?;
     let front = GoApp::new(Program::Web, "child", &context.dir).named("front").tls(&certs);
-    let front = front.env("GODEBUG", "gcstoptheworld=1").env("GOGC", "5").calling_tls(&leaf, &certs).start()?;
+    let front =
+        front.env("GODEBUG", "gcstoptheworld=1").env("GOGC", "5").calling_tls(&leaf, &certs).start()?;
     let apps = [front, leaf];
     let [front, _] = &apps;
     let requests = 20_000;
