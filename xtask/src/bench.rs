@@ -3,6 +3,7 @@
 //! figures of different runs or machines are not comparable.
 
 mod measure;
+mod probes;
 
 use std::fs;
 use std::path::Path;
@@ -45,6 +46,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     run::need_root("`cargo xtask bench`")?;
     setup::main(&[])?;
     let binary = run::build_agent("release")?;
+    if only.as_deref() == Some("probes") {
+        return probes::main(rounds);
+    }
     let sink = Sink::start()?;
 
     let mut figures = Vec::new();

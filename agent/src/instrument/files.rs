@@ -16,7 +16,7 @@ use crate::kernel::mapping::{Key, key};
 use crate::kernel::uprobe::{Links, Point, ProbeError, Probes};
 use crate::placement::Rules;
 use crate::process::maps::{self, FileId, Mapped};
-use crate::process::{Language, Process};
+use crate::process::{Language, Process, command};
 
 /// Files that are known at once.
 const MOST_FILES: usize = 4096;
@@ -98,6 +98,27 @@ impl Files {
             again: HashMap::new(),
             said: HashSet::new(),
             bits: 0,
+        }
+    }
+
+    /// A program is going to be started: it, and the libraries that it may load, are looked at before.
+    pub(super) fn expected(&mut self, path: &Path) {
+        let language = command::language_of(path);
+        let names: Vec<&str> = self.instruments.iter().flat_map(|one| one.loaded_late()).copied().collect();
+        let libraries = maps::libraries(Path::new(PROC), std::process::id(), &names);
+        let programs = [(path.canonicalize().unwrap_or_else(|_| path.into()), true)];
+        for (path, is_program) in programs.into_iter().chain(libraries.into_iter().map(|path| (path, false)))
+        {
+            let Ok(file) = maps::open_plain(&path) else { continue };
+            let path = path.to_string_lossy();
+            let facts = Facts { path: &path, is_program, language, rules: self.rules, returns: self.returns };
+            if self.instruments.iter().any(|instrument| instrument.wants(&facts))
+                && let Some(key) = self.known(&file, &facts)
+                && let Some(known) = self.files.get_mut(&key)
+                && known.users.is_empty()
+            {
+                known.unused_since = Some(Instant::now());
+            }
         }
     }
 
@@ -306,18 +327,7 @@ impl Files {
 
     /// A process uses a file, or will. Whether anything is new.
     fn uses(&mut self, tgid: u32, file: &File, facts: &Facts<'_>, at: Option<(u64, u64)>) -> bool {
-        let Ok(key) = key(file) else { return false };
-        if !self.files.contains_key(&key) {
-            if self.files.len() >= MOST_FILES {
-                self.tidy(Instant::now() + LINGER);
-            }
-            if self.files.len() >= MOST_FILES {
-                Account::add(&self.account.full, 1);
-                return false;
-            }
-            let known = self.learn(file, facts);
-            self.files.insert(key, known);
-        }
+        let Some(key) = self.known(file, facts) else { return false };
         let Some(known) = self.files.get_mut(&key) else { return false };
         known.users.insert(tgid);
         known.unused_since = None;
@@ -330,6 +340,23 @@ impl Files {
             self.values(tgid, &findings, Some(moved));
         }
         !findings.is_empty()
+    }
+
+    /// The file is known, with its probes; none if there is no room.
+    fn known(&mut self, file: &File, facts: &Facts<'_>) -> Option<Key> {
+        let key = key(file).ok()?;
+        if !self.files.contains_key(&key) {
+            if self.files.len() >= MOST_FILES {
+                self.tidy(Instant::now() + LINGER);
+            }
+            if self.files.len() >= MOST_FILES {
+                Account::add(&self.account.full, 1);
+                return None;
+            }
+            let known = self.learn(file, facts);
+            self.files.insert(key, known);
+        }
+        Some(key)
     }
 
     /// Looks at a file that nobody has used before, and attaches to it.

@@ -114,6 +114,11 @@ pub trait Instrument: Send + Sync {
         &[]
     }
 
+    /// Whether what it looks for may be mapped after the start of a program.
+    fn comes_late(&self) -> bool {
+        !self.loaded_late().is_empty()
+    }
+
     /// Looks at the file. Nothing of what is looked for being there is not an error: it is `Ok` with nothing in it.
     fn look(&self, elf: &Elf<'_>, facts: &Facts<'_>) -> Result<Found, String>;
 }

@@ -30,9 +30,18 @@ impl Instrument for Golang {
 
     fn programs(&self) -> &'static [&'static str] {
         use spanwise_common::names::program::{
-            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_HTTP_CALL, GO_OPENS, GO_SERVES, GO_STARTS,
+            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES, GO_STARTS,
         };
-        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_SERVES, GO_CALLS, GO_OPENS, GO_STARTS]
+        &[
+            GO_ENCRYPT,
+            GO_DECRYPT,
+            GO_HTTP_CALL,
+            GO_H2_CALL,
+            GO_SERVES,
+            GO_CALLS,
+            GO_OPENS,
+            GO_STARTS,
+        ]
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
@@ -45,7 +54,7 @@ impl Instrument for Golang {
         names.extend(tls::FUNCTIONS);
         names.extend(http1::FUNCTIONS);
         names.extend(starts::FUNCTIONS);
-        names.extend(http2::KINDS.iter().map(|kind| kind.serves));
+        names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.calls[0], kind.calls[1]]));
         names.extend(grpc::FUNCTIONS);
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
         let mut found = Found::default();
