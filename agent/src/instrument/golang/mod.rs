@@ -32,16 +32,7 @@ impl Instrument for Golang {
         use spanwise_common::names::program::{
             GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES, GO_STARTS,
         };
-        &[
-            GO_ENCRYPT,
-            GO_DECRYPT,
-            GO_HTTP_CALL,
-            GO_H2_CALL,
-            GO_SERVES,
-            GO_CALLS,
-            GO_OPENS,
-            GO_STARTS,
-        ]
+        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_H2_CALL, GO_SERVES, GO_CALLS, GO_OPENS, GO_STARTS]
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
