@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 
 use super::SETTLE;
 use crate::agent::{Agent, Options};
-use crate::apps::pids;
+use crate::apps::{App, pids};
+use crate::certs::Certs;
 use crate::golang::{GoApp, Program, Variant};
 use crate::judge::{self, Verdict};
 use crate::load::{Plan, Until};
@@ -28,6 +29,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "goroutines/both", seconds: 60, run: |context| mode(context, "both", 1, 0) },
     Case { name: "goroutines/versions", seconds: 240, run: versions },
     Case { name: "goroutines/variants", seconds: 180, run: variants },
+    Case { name: "goroutines/tls", seconds: 60, run: tls },
     Case { name: "goroutines/collections", seconds: 60, run: collections },
 ];
 
@@ -45,10 +47,15 @@ struct Work {
 
 /// Calls of a program in front of one that answers after 0 to 10 ms.
 fn measure(context: &Context, app: GoApp<'_>, work: Work) -> Result<()> {
-    let Work { calls, warm, requests, at_once } = work;
     let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(10).start()?;
     let app = app.calling(&leaf).start()?;
-    let agent = Agent::attach(&context.dir, &pids(&[&app, &leaf]), &Options::default())?;
+    judged(context, &app, &leaf, work)
+}
+
+/// The calls of a program that runs in front of another.
+fn judged(context: &Context, app: &App, leaf: &App, work: Work) -> Result<()> {
+    let Work { calls, warm, requests, at_once } = work;
+    let agent = Agent::attach(&context.dir, &pids(&[app, leaf]), &Options::default())?;
     let mut plan = Plan::new(app.target(), at_once, Until::Requests(warm), "/work/{n}");
     if warm > 0 {
         plan.run()?.all_good()?;
@@ -99,6 +106,15 @@ fn variants(context: &Context) -> Result<()> {
         measure(context, app, Work { calls: 1, warm: WARM, requests: 500, at_once: 16 })?;
     }
     Ok(())
+}
+
+/// Calls by TLS, whose bytes a goroutine of the connection encrypts and writes.
+fn tls(context: &Context) -> Result<()> {
+    let certs = Certs::make(&context.dir)?;
+    let leaf =
+        GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(10).tls(&certs).start()?;
+    let app = GoApp::new(Program::Web, "child", &context.dir).calling_tls(&leaf, &certs).start()?;
+    judged(context, &app, &leaf, Work { calls: 1, warm: 0, requests: 500, at_once: 16 })
 }
 
 /// Stacks that move all the time, and a collector that stops the world.
