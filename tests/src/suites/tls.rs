@@ -54,7 +54,11 @@ pub(super) const CASES: &[Case] = &[
 fn server(context: &Context, server: Server) -> Result<(App, Certs)> {
     let certs = Certs::make(&context.dir)?;
     let app = match server {
-        NGINX => nginx(context, &certs, r"location ~ ^/leaf/(.*)$ { return 200 $1; } location / { return 200 ok; }")?,
+        NGINX => nginx(
+            context,
+            &certs,
+            r"location ~ ^/leaf/(.*)$ { return 200 $1; } location / { return 200 ok; }",
+        )?,
         _ => server.start(&context.dir, Some(&certs), None)?,
     };
     Ok((app, certs))
@@ -80,9 +84,13 @@ fn nginx(context: &Context, certs: &Certs, block: &str) -> Result<App> {
         ),
     )?;
     let mut command = Command::new(paths::need("nginx")?);
-    command.arg("-c").arg(&conf).args(["-e", "stderr"]).env("OTEL_SERVICE_NAME", "nginx").current_dir(&context.dir);
-    let app =
-        App { name: "nginx".into(), port, proc: Proc::start("nginx", &mut command, &context.dir)? };
+    command
+        .arg("-c")
+        .arg(&conf)
+        .args(["-e", "stderr"])
+        .env("OTEL_SERVICE_NAME", "nginx")
+        .current_dir(&context.dir);
+    let app = App { name: "nginx".into(), port, proc: Proc::start("nginx", &mut command, &context.dir)? };
     app.target().wait(LIMIT)?;
     Ok(app)
 }
@@ -121,7 +129,10 @@ fn own_parents(report: &Report, service: &str) -> Result<()> {
             "{service}: the parent of {span:?} is {parent:?}\n{}",
             report.stats.table()
         );
-        ensure!(parent.is_some() || span.parent.is_empty(), "{service}: a parent that is not there: {span:?}");
+        ensure!(
+            parent.is_some() || span.parent.is_empty(),
+            "{service}: a parent that is not there: {span:?}"
+        );
         all += 1;
         roots += usize::from(parent.is_none());
         ensure!(span.get("url.scheme") == Some("https"), "{service}: {span:?}");
@@ -137,8 +148,13 @@ fn own_parents(report: &Report, service: &str) -> Result<()> {
 
 /// Nothing passed a library that could not be joined, and nothing encrypted was left over.
 fn all_joined(report: &Report) -> Result<()> {
-    for label in ["plaintext chunks of unknown connections", "library objects that changed their connection"] {
-        ensure!(report.stats.kernel.get(label).is_none_or(|count| *count == 0), "{label}\n{}", report.stats.table());
+    for label in ["plaintext chunks of unknown connections", "library objects that changed their connection"]
+    {
+        ensure!(
+            report.stats.kernel.get(label).is_none_or(|count| *count == 0),
+            "{label}\n{}",
+            report.stats.table()
+        );
     }
     Ok(())
 }
@@ -179,7 +195,8 @@ fn commands(context: &Context) -> Result<()> {
     let base = Protocol::Https.url(app.port);
     let ca = certs.ca.display();
     let [curl, wget, gnutls] = ["curl", "wget", "gnutls-cli"].map(paths::need);
-    let (curl, wget, gnutls) = (curl?.display().to_string(), wget?.display().to_string(), gnutls?.display().to_string());
+    let (curl, wget, gnutls) =
+        (curl?.display().to_string(), wget?.display().to_string(), gnutls?.display().to_string());
     let script = format!(
         "sleep 1
         for i in 1 2 3; do {curl} -s --http1.1 --cacert {ca} -o /dev/null {base}/leaf/$i; done
@@ -297,7 +314,10 @@ fn old_connections(context: &Context) -> Result<()> {
     once_each(&report, Kind::Client, "old-connections", &paths_of(320))?;
     for span in report.spans.at(Kind::Server, &app.name) {
         let parent = report.spans.parent(span);
-        ensure!(parent.is_some_and(|parent| parent.path() == span.path()), "{span:?} is a child of {parent:?}");
+        ensure!(
+            parent.is_some_and(|parent| parent.path() == span.path()),
+            "{span:?} is a child of {parent:?}"
+        );
         ensure!(span.get("tls.protocol.version").is_none(), "the handshake was not seen: {span:?}");
     }
     all_joined(&report)
@@ -349,11 +369,22 @@ const LARGE: usize = 8 * 1024 * 1024;
 fn slow_reader(context: &Context) -> Result<()> {
     let certs = Certs::make(&context.dir)?;
     std::fs::write(context.dir.join("large"), vec![b'x'; LARGE])?;
-    let app = nginx(context, &certs, &format!("ssl_conf_command Options KTLS; root {};", context.dir.display()))?;
+    let app =
+        nginx(context, &certs, &format!("ssl_conf_command Options KTLS; root {};", context.dir.display()))?;
     let agent = Agent::attach(&context.dir, &app.pids(), &Options::default())?;
     let size = capture(
         Command::new(paths::need("curl")?)
-            .args(["-s", "--http1.1", "--limit-rate", "4M", "-o", "/dev/null", "-w", "%{size_download}", "--cacert"])
+            .args([
+                "-s",
+                "--http1.1",
+                "--limit-rate",
+                "4M",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{size_download}",
+                "--cacert",
+            ])
             .arg(&certs.ca)
             .arg(format!("{}/large", Protocol::Https.url(app.port))),
     )?;
