@@ -86,8 +86,6 @@ pub mod program {
     pub const GO_HTTP_CALL: &str = "go_http_call";
     /// A goroutine of a Go program serves an HTTP/2 stream.
     pub const GO_SERVES: &str = "go_serves";
-    /// A goroutine of a Go program writes the head of a request on an HTTP/2 stream.
-    pub const GO_WRITES: &str = "go_writes";
     /// A goroutine of a Go program makes an HTTP/2 stream that another will open.
     pub const GO_CALLS: &str = "go_calls";
     /// That stream is opened.

@@ -75,6 +75,11 @@ impl Postgres {
         Ok(this)
     }
 
+    /// Where programs find it.
+    pub fn url(&self) -> String {
+        format!("postgres://bench@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+    }
+
     fn client(&self, program: &str) -> Result<Command> {
         let mut command = Command::new(toolbox::postgres(program)?);
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "bench"]).current_dir(&self.dir);
@@ -171,6 +176,11 @@ impl Redis {
         let second = this.load(1)?.per_second as u64;
         this.second = second.max(1_000);
         Ok(this)
+    }
+
+    /// Where programs find it.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Sets and gets for about so many seconds.

@@ -104,7 +104,10 @@ pub fn run(only: Option<&str>) -> Result<Summary> {
 fn one(case: &'static Case) -> Result<()> {
     let folder =
         tempfile::Builder::new().prefix("spanwise-e2e-").tempdir().context("cannot make a folder")?;
-    cleanup::add_folder(folder.path());
+    let keep = std::env::var_os("SPANWISE_KEEP").is_some();
+    if !keep {
+        cleanup::add_folder(folder.path());
+    }
     let context = Context { dir: folder.path().to_owned() };
     let (tell, told) = channel();
     let thread = std::thread::Builder::new().name(case.name.to_owned()).spawn(move || {
@@ -126,7 +129,7 @@ fn one(case: &'static Case) -> Result<()> {
         Err(RecvTimeoutError::Disconnected) => Err(anyhow!("its thread ended without a result")),
     };
     cleanup::now();
-    if result.is_err() && std::env::var_os("SPANWISE_KEEP").is_some() {
+    if result.is_err() && keep {
         println!("    its files are left in {}", folder.keep().display());
     }
     result

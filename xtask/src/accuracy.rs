@@ -39,7 +39,7 @@ impl Measured {
             Self::App(kind) => Setup::new(kind, dir).calling(leaf).start(),
             Self::Go(mode, go) => {
                 let app = GoApp::new(Program::Web, mode, dir).named(name);
-                let app = go.into_iter().fold(app, |app, go| app.by(go));
+                let app = go.into_iter().fold(app, spanwise_tests::golang::GoApp::by);
                 app.calling(leaf).start()
             }
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use spanwise_tests::runner::{self, Summary};
+use spanwise_tests::{golang, toolbox};
 
 use crate::run::{self, Options};
 use crate::{check, setup, verifier, vm};
@@ -55,6 +56,7 @@ fn rings(quick: bool, only: Option<&str>, vms: bool, total: &mut Summary) -> Res
     }
     run::build_agent("quick")?;
     run::build_exerciser()?;
+    programs()?;
     if !quick {
         ring("verifier", total, verifier::check);
     }
@@ -67,6 +69,15 @@ fn rings(quick: bool, only: Option<&str>, vms: bool, total: &mut Summary) -> Res
         total.skipped.extend(suites.skipped);
     }
     machines(chosen, vms, total);
+    Ok(())
+}
+
+/// What the suites trace and what must be fetched and built for that.
+fn programs() -> Result<()> {
+    let start = Instant::now();
+    toolbox::python()?;
+    golang::prepare()?;
+    println!("programs to trace are there ({:.0} s)", start.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -21,14 +21,6 @@ pub fn go_serves(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The running goroutine writes the head of a request, for the one that started it. Places: the client's connection, the stream's
-/// number, and in place of the third the offset of the `net.Conn` in the first.
-#[uprobe]
-pub fn go_writes(ctx: ProbeContext) -> u32 {
-    let _ = writes(&ctx);
-    0
-}
-
 /// The running goroutine has made a stream. Places: the client's connection, the stream, and in place of the third the offset of
 /// the `net.Conn` in the first; the cookie's own bits lead from the stream to what names it until it is open.
 #[uprobe]
@@ -70,19 +62,6 @@ fn serves(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     tell(id, found[0], 0, golang::task(bits), number, handoff::SERVES)
-}
-
-#[inline(always)]
-fn writes(ctx: &ProbeContext) -> Option<()> {
-    let hit = hit(ctx)?;
-    let (id, bits) = (hit.id, hit.bits);
-    let client = hit.value(0)?;
-    let number = hit.value(1)? as u32;
-    let mut found = [0u64; 2];
-    if below(client + u64::from(place(hit.cookie, 2).0), &mut found) == 0 {
-        return None;
-    }
-    tell(id, found[0], 0, golang::task(bits), number, handoff::CALLS)
 }
 
 #[inline(always)]

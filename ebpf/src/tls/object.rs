@@ -32,7 +32,7 @@ pub mod bit {
 fn fresh_id() -> u64 {
     // SAFETY: no arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_boot_ns(), bpf_get_smp_processor_id()) };
-    3 << 62 | (now & ((1 << 52) - 1)) << 10 | u64::from(cpu as u32 & 0x3ff)
+    3 << 62 | (now & ((1 << 52) - 1)) << 10 | u64::from(cpu & 0x3ff)
 }
 
 /// The address of an object of the current process.

@@ -62,7 +62,7 @@ pub fn chunk(
         object.bursts = object.bursts.wrapping_add(1);
         if object.verdict == verdict::UNKNOWN
             || object.burst >= object.budget_recv.min(object.budget_send)
-            || object.bursts % 64 == 0
+            || object.bursts.is_multiple_of(64)
         {
             object::refresh_verdict(object);
         }

@@ -19,6 +19,10 @@ pub(super) struct Chain {
     pub(super) open: bool,
 }
 
+/// Frames that are read before a run is judged.
+const MAX_FRAMES: usize = 64;
+/// Places within a transfer that are tried.
+const MAX_PLACES: usize = 64;
 /// Score from which a run that begins where a transfer does is taken for frames.
 const AT_START: u32 = 2;
 /// The same within a transfer.
@@ -29,7 +33,8 @@ const WITHIN: u32 = 3;
 pub(super) fn read(mut bytes: &[u8], flow: Option<Flow>, known: &dyn Fn(u32) -> bool) -> Option<Chain> {
     let mut chain = Chain::default();
     let mut before: Option<Frame> = None;
-    while let Some(frame) = Frame::first(bytes) {
+    for _ in 0..MAX_FRAMES {
+        let Some(frame) = Frame::first(bytes) else { break };
         let continues = before.filter(|f| {
             matches!(f.kind, kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION)
                 && !f.has(flag::END_HEADERS)
@@ -129,14 +134,20 @@ fn is_name(name: &[u8]) -> bool {
 
 /// Where frames begin in bytes of a known direction.
 pub(super) fn find(bytes: &[u8], flow: Flow, known: &dyn Fn(u32) -> bool) -> Option<usize> {
+    let mut places = 0;
     for (at, _) in bytes.windows(HEADER).enumerate() {
         let rest = bytes.get(at..)?;
         let wanted = if at == 0 { AT_START } else { WITHIN };
         // Nearly all positions are ruled out by their first bytes.
-        if Frame::first(rest).is_some_and(|frame| frame.is_usual())
-            && read(rest, Some(flow), known).is_some_and(|chain| chain.score >= wanted)
-        {
+        if !Frame::first(rest).is_some_and(|frame| frame.is_usual()) {
+            continue;
+        }
+        if read(rest, Some(flow), known).is_some_and(|chain| chain.score >= wanted) {
             return Some(at);
+        }
+        places += 1;
+        if places == MAX_PLACES {
+            break;
         }
     }
     None

@@ -1,6 +1,5 @@
 //! HTTP/2 in net/http and golang.org/x/net. In a server one goroutine reads all frames of a connection and starts another for each
-//! stream: one hit, by the one that serves it. In a client a child of the caller writes the request's head: one hit, there, for
-//! only there the stream's number is known.
+//! stream: one hit, by the one that serves it. A client needs none: a child of the caller writes the request's head.
 
 use spanwise_common::golang::path;
 use spanwise_common::names::program;
@@ -17,9 +16,6 @@ pub(super) struct Kind {
     module: &'static str,
     /// The function that a stream's goroutine begins with.
     pub(super) serves: &'static str,
-    /// The function that writes the head of a request.
-    pub(super) writes: &'static str,
-    client: &'static str,
     server: &'static str,
     writer: &'static str,
     state: &'static str,
@@ -30,8 +26,6 @@ pub(super) const KINDS: [Kind; 2] = [
     Kind {
         module: STD,
         serves: "net/http.(*http2serverConn).runHandler",
-        writes: "net/http.(*http2ClientConn).writeHeaders",
-        client: "net/http.http2ClientConn",
         server: "net/http.http2serverConn",
         writer: "net/http.http2responseWriter",
         state: "net/http.http2responseWriterState",
@@ -40,8 +34,6 @@ pub(super) const KINDS: [Kind; 2] = [
     Kind {
         module: "golang.org/x/net",
         serves: "golang.org/x/net/http2.(*serverConn).runHandler",
-        writes: "golang.org/x/net/http2.(*ClientConn).writeHeaders",
-        client: "golang.org/x/net/http2.ClientConn",
         server: "golang.org/x/net/http2.serverConn",
         writer: "golang.org/x/net/http2.responseWriter",
         state: "golang.org/x/net/http2.responseWriterState",
@@ -49,9 +41,9 @@ pub(super) const KINDS: [Kind; 2] = [
     },
 ];
 
-/// Adds what tells who serves a stream, and who writes it.
+/// Adds what tells who serves a stream.
 pub(super) fn look(program: &Program<'_, '_>, facts: &Facts<'_>, found: &mut Found) {
-    for result in KINDS.iter().flat_map(|kind| [serves(program, kind, facts), writes(program, kind, facts)]) {
+    for result in KINDS.iter().map(|kind| serves(program, kind, facts)) {
         match result {
             Ok(wanted) => found.probes.push(wanted),
             Err(lack) => lack.tell(found),
@@ -64,19 +56,6 @@ fn member(program: &Program<'_, '_>, kind: &Kind, strukt: &str, name: &str) -> R
         STD => program.binary.offset(strukt, name),
         module => program.binary.module_offset(module, strukt, name),
     }
-}
-
-fn writes(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<Wanted, Lack> {
-    let function = program.function(kind.writes)?;
-    program.expect_sockets()?;
-    let conn = short(member(program, kind, kind.client, "tconn")?, u16::MAX);
-    let conn = conn.ok_or_else(|| moved(kind.module, kind.client, "tconn"))?;
-    // The connection, and the number of the stream.
-    let values = [Value::Argument(0), Value::Argument(1)];
-    let site = placement::entry(&function, &Needs { abi: Abi::Go, values: &values }, facts.rules)?;
-    let at = |index: usize| site.places.get(index).copied().unwrap_or(Place::NOWHERE);
-    let cookie = place::cookie([at(0), at(1), Place(conn)], 0);
-    Ok(Wanted { program: program::GO_WRITES, site, cookie })
 }
 
 fn serves(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<Wanted, Lack> {

@@ -29,9 +29,9 @@ impl Instrument for Golang {
 
     fn programs(&self) -> &'static [&'static str] {
         use spanwise_common::names::program::{
-            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_HTTP_CALL, GO_OPENS, GO_SERVES, GO_WRITES,
+            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_HTTP_CALL, GO_OPENS, GO_SERVES,
         };
-        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_SERVES, GO_WRITES, GO_CALLS, GO_OPENS]
+        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_SERVES, GO_CALLS, GO_OPENS]
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
@@ -43,7 +43,7 @@ impl Instrument for Golang {
         let mut names: Vec<&str> = Vec::new();
         names.extend(tls::FUNCTIONS);
         names.extend(http1::FUNCTIONS);
-        names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.writes]));
+        names.extend(http2::KINDS.iter().map(|kind| kind.serves));
         names.extend(grpc::FUNCTIONS);
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
         let mut found = Found::default();

@@ -240,7 +240,9 @@ impl Correlator {
     pub(super) fn goroutine_answers(&mut self, id: Id, task: Task, at_ns: u64) {
         let Some(node) = self.nodes.get(id) else { return };
         let reader = node.goroutine;
-        if reader == 0 || task.task == 0 || task.task == reader {
+        // Responses of streams are written by one goroutine for all.
+        let stream = node.message.is_some_and(|name| name.stream().is_some());
+        if stream || reader == 0 || task.task == 0 || task.task == reader {
             return;
         }
         let Some(Process { lineage: Some(lineage), .. }) = self.processes.get_mut(node.process) else {

@@ -25,7 +25,7 @@ var (
 	requests    = flag.Int64("requests", 100, "how many requests the client makes")
 	connections = flag.Int("connections", 1, "over how many connections")
 	streams     = flag.Int("streams", 1, "how many at once on each")
-	warm        = flag.Int("warm", 0, "how many requests (U0) on each connection before it says ready, which are not counted")
+	warm        = flag.Int("warm", 0, "how many requests (U0 to U16 in turn) on each connection before it says ready, which are not counted")
 	hold        = flag.Duration("hold", 0, "how long a bidirectional stream waits between its messages")
 )
 
@@ -36,7 +36,8 @@ func load() {
 	for i := range conns {
 		conns[i] = dial()
 		for j := 0; j < *warm; j++ {
-			if err := unary(conns[i], "U0", codes.OK); err != nil {
+			code := j % 17
+			if err := unary(conns[i], fmt.Sprintf("U%d", code), codes.Code(code)); err != nil {
 				fail(err)
 			}
 		}

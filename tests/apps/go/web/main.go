@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand"
 	"net"
 	"net/http"
@@ -53,6 +54,8 @@ func work(w http.ResponseWriter, r *http.Request) {
 }
 
 func leaf(w http.ResponseWriter, r *http.Request) {
+	// An answer before the end of the request would reset its stream.
+	io.Copy(io.Discard, r.Body)
 	if *delay > 0 {
 		pause(*delay)
 	}
