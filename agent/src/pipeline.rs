@@ -180,10 +180,13 @@ impl<O: Origin> Pipeline<O> {
                     origin.unseen();
                 }
                 tail.sees(data.header.tgid, data.task, data.header.at_ns);
+                tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
                 sessions.data(&data, payload, origin, output);
             }
             Some(Record::Plain(plain, payload)) => {
                 self.records += 1;
+                tail.sees(plain.header.tgid, plain.task, plain.header.at_ns);
+                tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
                 sessions.plain(&plain, payload, origin, output);
             }
             Some(other) => {

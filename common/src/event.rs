@@ -255,6 +255,8 @@ pub mod handoff {
     pub const SERVES: u8 = 2;
     /// The object given by the caller (`CALLS` with this object) is this stream of this connection.
     pub const NAMES: u8 = 3;
+    /// The task is about to start another one.
+    pub const STARTS: u8 = 4;
 }
 
 /// Something happened to a process.

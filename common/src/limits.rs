@@ -36,3 +36,5 @@ pub const MAX_GO: u32 = 4 * 1024;
 pub const MAX_GO_STREAMS: u32 = 16 * 1024;
 /// Threads whose call of a TLS library is kept (least recently used go first).
 pub const MAX_CALLS: u32 = 16 * 1024;
+/// Goroutines that start others and were told of.
+pub const MAX_GO_STARTERS: u32 = 4096;

@@ -4,10 +4,12 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod databases_go;
 mod degradation;
 mod detach;
 mod environment;
 mod golang_analysis;
+mod golang_tls;
 mod goroutines;
 mod governor;
 mod ground;
@@ -27,6 +29,7 @@ mod run;
 mod sampling;
 mod signals;
 mod syscalls;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -39,14 +42,18 @@ use crate::runner::Case;
 pub const SUITES: &[&[Case]] = &[
     ground::CASES,
     golang_analysis::CASES,
+    golang_tls::CASES,
     degradation::CASES,
     run::CASES,
     attach::CASES,
     signals::CASES,
     http_servers::CASES,
+    tls::CASES,
     syscalls::CASES,
     chain::CASES,
+    databases_go::CASES,
     http2::CASES,
+    http2::TLS_CASES,
     grpc::CASES,
     goroutines::CASES,
     namespaces::CASES,

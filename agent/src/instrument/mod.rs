@@ -74,6 +74,8 @@ pub type PerProcess = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 pub struct Found {
     /// Probes. All of them are attached, or, if the kernel refuses one, none.
     pub probes: Vec<Wanted>,
+    /// Probes that are attached only when the agent finds that it needs them, in some process that maps the file.
+    pub later: Vec<Wanted>,
     /// Bits of `config::proc` for every process that maps the file.
     pub bits: u32,
     /// Maps keyed by process id, and what they hold for a process that maps the file.

@@ -476,8 +476,9 @@ impl Kernel {
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
     pub fn run_time(&self) -> Duration {
         let info = |name: &str| self.ebpf.program(name)?.info().ok();
-        let of_probe =
-            |(_, program): &(_, OwnedFd)| programs::told(program.as_fd(), "run_time_ns:").map(Duration::from_nanos);
+        let of_probe = |(_, program): &(_, OwnedFd)| {
+            programs::told(program.as_fd(), "run_time_ns:").map(Duration::from_nanos)
+        };
         let others = self.probes.iter().filter_map(of_probe);
         self.names().into_iter().filter_map(info).map(|info| info.run_time()).chain(others).sum()
     }

@@ -21,6 +21,13 @@ pub fn go_serves(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// The running goroutine makes a request. A child of it writes the head, and names its starter; who started that is told here.
+#[uprobe]
+pub fn go_h2_call(ctx: ProbeContext) -> u32 {
+    let _ = requests(&ctx);
+    0
+}
+
 /// The running goroutine has made a stream. Places: the client's connection, the stream, and in place of the third the offset of
 /// the `net.Conn` in the first; the cookie's own bits lead from the stream to what names it until it is open.
 #[uprobe]
@@ -65,6 +72,17 @@ fn serves(ctx: &ProbeContext) -> Option<()> {
 }
 
 #[inline(always)]
+fn requests(ctx: &ProbeContext) -> Option<()> {
+    let hit = hit(ctx)?;
+    let task = golang::task(hit.bits);
+    // A child of the program's first goroutine is no news.
+    if task.id == 0 || task.parent <= 1 {
+        return None;
+    }
+    handed(hit.id, 0, hit.value(0)?, task, 0, handoff::CALLS)
+}
+
+#[inline(always)]
 fn calls(ctx: &ProbeContext) -> Option<()> {
     let hit = hit(ctx)?;
     let (id, bits) = (hit.id, hit.bits);
@@ -101,6 +119,11 @@ fn tell(id: u64, cookie: u64, object: u64, task: Task, stream: u32, what: u8) ->
     if task.id == 0 || stream == 0 || stream >> 31 != 0 {
         return None;
     }
+    handed(id, cookie, object, task, stream, what)
+}
+
+#[inline(always)]
+fn handed(id: u64, cookie: u64, object: u64, task: Task, stream: u32, what: u8) -> Option<()> {
     output_plain(&Handoff {
         header: header(Kind::HANDOFF, size_of::<Handoff>(), id),
         cookie,

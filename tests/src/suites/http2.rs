@@ -16,7 +16,7 @@ use crate::load::h2load;
 use crate::paths;
 use crate::proc::capture;
 use crate::runner::{Case, Context, full};
-use crate::secure::{Protocol, Server};
+use crate::secure::{Protocol, Server, Speaker};
 use crate::spans::{Kind, Span};
 
 /// Connections of h2load.
@@ -31,6 +31,16 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "http2/curl_prior_knowledge", seconds: 60, run: curl_prior_knowledge },
     Case { name: "http2/curl_upgrade", seconds: 60, run: curl_upgrade },
     Case { name: "http2/go_both_sides", seconds: 90, run: go_both_sides },
+];
+
+/// Those that need the plaintext of TLS.
+pub(super) const TLS_CASES: &[Case] = &[
+    Case { name: "http2/nginx_tls_1", seconds: 90, run: |c| h2load(c, Server::Nginx(Protocol::H2), 1) },
+    Case { name: "http2/nginx_tls_10", seconds: 90, run: |c| h2load(c, Server::Nginx(Protocol::H2), 10) },
+    Case { name: "http2/node_tls_1", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2), 1) },
+    Case { name: "http2/node_tls_10", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2), 10) },
+    Case { name: "http2/node_tls_100", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2), 100) },
+    Case { name: "http2/httpx_tls", seconds: 90, run: httpx },
 ];
 
 /// What a span says of its request.
@@ -177,4 +187,19 @@ fn go_both_sides(context: &Context) -> Result<()> {
     check("server", &report, Kind::Server, &app.name, &truth)?;
     check("client", &report, Kind::Client, "go-web-client", &truth)?;
     joined("server", &report, &app.name, requests)
+}
+
+/// httpx over TLS, one connection.
+fn httpx(context: &Context) -> Result<()> {
+    let certs = Certs::make(&context.dir)?;
+    let app = Server::Node(Protocol::H2).start(&context.dir, Some(&certs), None)?;
+    let mut client = Speaker::Httpx.start(&app, 300, [1, 8], Some(&certs), &context.dir)?;
+    let pids = [app.pids(), client.pids()].concat();
+    let agent = Agent::attach(&context.dir, &pids, &Options::default())?;
+    client.run(LIMIT)?;
+    std::thread::sleep(SETTLE);
+    let report = agent.stop()?;
+    let truth = leaves("GET", 300);
+    check("server", &report, Kind::Server, &app.name, &truth)?;
+    check("client", &report, Kind::Client, "httpx-client", &truth)
 }

@@ -1,5 +1,6 @@
 //! HTTP/2 in net/http and golang.org/x/net. In a server one goroutine reads all frames of a connection and starts another for each
-//! stream: one hit, by the one that serves it. A client needs none: a child of the caller writes the request's head.
+//! stream: one hit, by the one that serves it. In a client a child of the caller writes the request's head, and says itself whose
+//! child it is; one hit, by the caller, says whose child that is, which may do nothing else that is seen.
 
 use spanwise_common::golang::path;
 use spanwise_common::names::program;
@@ -16,6 +17,8 @@ pub(super) struct Kind {
     module: &'static str,
     /// The function that a stream's goroutine begins with.
     pub(super) serves: &'static str,
+    /// The functions by which a request is made, the inner one first: older versions have the outer one only.
+    pub(super) calls: [&'static str; 2],
     server: &'static str,
     writer: &'static str,
     state: &'static str,
@@ -26,6 +29,7 @@ pub(super) const KINDS: [Kind; 2] = [
     Kind {
         module: STD,
         serves: "net/http.(*http2serverConn).runHandler",
+        calls: ["net/http.(*http2ClientConn).roundTrip", "net/http.(*http2ClientConn).RoundTrip"],
         server: "net/http.http2serverConn",
         writer: "net/http.http2responseWriter",
         state: "net/http.http2responseWriterState",
@@ -34,6 +38,10 @@ pub(super) const KINDS: [Kind; 2] = [
     Kind {
         module: "golang.org/x/net",
         serves: "golang.org/x/net/http2.(*serverConn).runHandler",
+        calls: [
+            "golang.org/x/net/http2.(*ClientConn).roundTrip",
+            "golang.org/x/net/http2.(*ClientConn).RoundTrip",
+        ],
         server: "golang.org/x/net/http2.serverConn",
         writer: "golang.org/x/net/http2.responseWriter",
         state: "golang.org/x/net/http2.responseWriterState",
@@ -41,14 +49,23 @@ pub(super) const KINDS: [Kind; 2] = [
     },
 ];
 
-/// Adds what tells who serves a stream.
+/// Adds what tells who serves a stream, and who makes one.
 pub(super) fn look(program: &Program<'_, '_>, facts: &Facts<'_>, found: &mut Found) {
-    for result in KINDS.iter().map(|kind| serves(program, kind, facts)) {
+    for result in KINDS.iter().flat_map(|kind| [serves(program, kind, facts), calls(program, kind, facts)]) {
         match result {
             Ok(wanted) => found.probes.push(wanted),
             Err(lack) => lack.tell(found),
         }
     }
+}
+
+fn calls(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<Wanted, Lack> {
+    let [inner, outer] = kind.calls;
+    let function = program.function(inner).or_else(|_| program.function(outer))?;
+    let site =
+        placement::entry(&function, &Needs { abi: Abi::Go, values: &[Value::Argument(0)] }, facts.rules)?;
+    let cookie = site.cookie(0);
+    Ok(Wanted { program: program::GO_H2_CALL, site, cookie })
 }
 
 fn member(program: &Program<'_, '_>, kind: &Kind, strukt: &str, name: &str) -> Result<u32, Unknown> {
