@@ -239,6 +239,13 @@ impl Instruments {
     }
 }
 
+impl Drop for Instruments {
+    /// Also when something went wrong: the kernel takes links of a process that ends away one after the other.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 fn run(mut files: Files, tasks: &Receiver<Task>, waiting: &AtomicU64) {
     let mut tidied = Instant::now();
     loop {
