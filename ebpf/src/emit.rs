@@ -9,6 +9,7 @@ use spanwise_common::event::{Data, Direction, Header, Kind, Open, Task, flags, p
 use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD};
 
 use crate::conn::{self, Seqs, Stream};
+use crate::frames;
 use crate::golang;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH};
 use crate::read::masked;
@@ -156,6 +157,9 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
     }
     // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
     let unseen = t.direction == Direction::RECV && before != 0 && t.moved != 0 && seq != before;
+    if state.verdict == verdict::HTTP2 && t.moved != 0 {
+        return frames::ship(t, state, call, seq, starts, unseen);
+    }
     ship(t, state, call, seq, starts, unseen, counters)
 }
 
@@ -192,9 +196,6 @@ fn ship(
     // SAFETY: per-CPU scratch.
     let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
     let budget = if t.direction == Direction::SEND { state.budget_send } else { state.budget_recv };
-    if state.verdict == verdict::HTTP2 {
-        state.burst = 0;
-    }
     let mut want = budget.saturating_sub(state.burst);
     if want > t.moved {
         want = t.moved;
