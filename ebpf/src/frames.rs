@@ -171,7 +171,7 @@ pub extern "C" fn ship_frames(last: u32) -> u32 {
     let size = size_of::<Data>() as u32 + out;
     data.header.flags |= found | u16::from(at != end) * flags::CUT;
     data.header.size = size;
-    data.task = golang::task(process);
+    golang::task_of_record(data, process);
     data.len = end.wrapping_sub(start);
     data.captured = out;
     let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);

@@ -219,6 +219,14 @@ impl Kernel {
         }
         let mut ebpf = loader.load(object::bytes()).map_err(map_refused)?;
         let mut losses: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
+        let first = plane::candidates(asked).find(|plane| plane.obstacle(host).is_none());
+        let long: Vec<Hooked> = first
+            .iter()
+            .flat_map(|plane| plane.programs())
+            .copied()
+            .chain(uring.filter(|_| first.is_some_and(Plane::sees_uring)))
+            .collect();
+        programs::load_together(&mut ebpf, &long, &types, host.faults());
         let plane = Self::choose(asked, host, &mut ebpf, &types)?;
         if plane == Plane::Kprobe && !calls {
             drop(ebpf);

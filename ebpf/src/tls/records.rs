@@ -39,7 +39,7 @@ fn user_sp() -> Option<u64> {
 
 /// Address of the transfer's first bytes, and how many lie there in one piece at least.
 #[inline(always)]
-fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
+pub fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
     let segments = match call.nr {
         nr::READ | nr::WRITE | nr::SENDTO | nr::RECVFROM => return Some((call.si, moved)),
         nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => call.si,
