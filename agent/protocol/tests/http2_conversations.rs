@@ -466,6 +466,23 @@ fn a_connection_is_joined_late() {
 }
 
 #[test]
+fn a_program_that_reads_header_and_payload_apart_is_joined_late() {
+    let asks = headers(BOTH, 7, [0x83, 0x86, 0xc3]);
+    let (header, payload) = asks.split_at(9);
+    let got = told(&[
+        burst(Q, header),
+        more(Q, payload),
+        burst(R, headers(BOTH, 7, [0x88])),
+        burst(Q, header),
+        more(Q, b"and this is not what a header block looks like"),
+    ]);
+    assert_eq!(got[..6], ["> 7 begin", "> 7 POST  cut", "> 7 end 0", "< 7 begin", "< 7 200", "< 7 end 0"]);
+    // Bytes that only look like a header lead nowhere.
+    let got = told(&[burst(Q, &asks[9..]), burst(Q, header), more(Q, b"\0\0\0"), burst(Q, &asks)]);
+    assert_eq!(got, ["> 7 begin", "> 7 POST  cut", "> 7 end 0"]);
+}
+
+#[test]
 fn what_is_no_frame_is_garbage_until_frames_come_again() {
     let got = told(&after_start(&[
         burst(Q, [&headers(BOTH, 1, get("/a"))[..], b"\0\0\x01\x08\0\0\0\0\0!"].concat()),

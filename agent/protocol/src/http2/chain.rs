@@ -132,6 +132,11 @@ fn is_name(name: &[u8]) -> bool {
         })
 }
 
+/// Whether bytes of a known direction begin with frames.
+pub(super) fn begins(bytes: &[u8], flow: Flow, known: &dyn Fn(u32) -> bool) -> bool {
+    read(bytes, Some(flow), known).is_some_and(|chain| chain.score >= AT_START)
+}
+
 /// Where frames begin in bytes of a known direction.
 pub(super) fn find(bytes: &[u8], flow: Flow, known: &dyn Fn(u32) -> bool) -> Option<usize> {
     let mut places = 0;

@@ -106,6 +106,17 @@ impl Half {
         (used, Some(Frame::parse(self.header)))
     }
 
+    /// Keeps bytes that are a frame header and nothing else, to be judged by what follows; whether they are.
+    pub(super) fn hold(&mut self, bytes: &[u8]) -> bool {
+        let Ok(header) = <[u8; HEADER]>::try_from(bytes) else { return false };
+        if !Frame::parse(header).is_usual() {
+            return false;
+        }
+        self.header = header;
+        self.have = HEADER;
+        true
+    }
+
     /// Forgets what is being put together. The boundary between frames is not known from here on.
     pub(super) fn lose(&mut self) {
         self.decoder.lose();

@@ -1,6 +1,6 @@
 //! Bytes and holes of one direction in, frames out: where each begins and ends, whatever way they are split.
 
-use super::frame::{Frame, PREFACE, flag, kind};
+use super::frame::{Frame, HEADER, PREFACE, flag, kind};
 use super::half::{At, Block, MAX_HELD, Padding};
 use super::{Connection, Sink, chain, emit, offset};
 use crate::message::Flow;
@@ -50,6 +50,13 @@ impl Connection {
                 here
             }
             At::Lost => {
+                if self.held_leads_to(flow, at, rest, sink)? {
+                    return Ok(Some(0));
+                }
+                let half = self.half(flow);
+                if at == 0 && half.hold(rest) {
+                    return Ok(None);
+                }
                 let Self { streams, .. } = self;
                 let Some(skipped) = chain::find(rest, flow, &|id| streams.has(id)) else { return Ok(None) };
                 self.half(flow).at = At::Header;
@@ -91,6 +98,24 @@ impl Connection {
             }
         };
         Ok(Some(used))
+    }
+
+    /// Whether a frame header that came alone, as programs read it that ask for nine bytes and then for the payload, is one by what
+    /// follows it.
+    fn held_leads_to(&mut self, flow: Flow, at: usize, rest: &[u8], sink: Sink<'_>) -> Result<bool, Broken> {
+        let half = self.half(flow);
+        if std::mem::take(&mut half.have) < HEADER {
+            return Ok(false);
+        }
+        let header = half.header;
+        let joined = [&header, rest.get(..rest.len().min(MAX_HELD)).unwrap_or_default()].concat();
+        let Self { streams, .. } = self;
+        if !chain::begins(&joined, flow, &|id| streams.has(id)) {
+            return Ok(false);
+        }
+        self.stats.resyncs += 1;
+        self.begin_frame(flow, Frame::parse(header), at, sink)?;
+        Ok(true)
     }
 
     /// The first bytes of a direction: decides whether it is seen from its start.
@@ -311,7 +336,11 @@ impl Connection {
             let rest = len - at;
             let half = self.half(flow);
             at += match half.at {
-                At::Closed | At::Lost => return,
+                At::Closed => return,
+                At::Lost => {
+                    half.have = 0;
+                    return;
+                }
                 At::Fresh => {
                     half.at = At::Lost;
                     return;
