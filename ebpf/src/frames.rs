@@ -63,9 +63,9 @@ pub fn ship(
     let counted = t.stream == Stream::Unix;
     let data = &mut scratch.data;
     data.header = header(Kind::DATA, 0, t.id);
-    data.header.flags = u16::from(starts) * flags::BURST_START
-        | u16::from(counted) * flags::COUNTED_SEQ
-        | u16::from(unseen & !counted) * flags::UNSEEN;
+    data.header.flags = (u16::from(starts) * flags::BURST_START)
+        | (u16::from(counted) * flags::COUNTED_SEQ)
+        | (u16::from(unseen & !counted) * flags::UNSEEN);
     data.cookie = t.key;
     data.seq = seq;
     data.len = t.moved;
@@ -169,7 +169,7 @@ pub extern "C" fn ship_frames(last: u32) -> u32 {
         counters[count::FAULT as usize] += 1;
     }
     let size = size_of::<Data>() as u32 + out;
-    data.header.flags |= found | u16::from(at != end) * flags::CUT;
+    data.header.flags |= found | (u16::from(at != end) * flags::CUT);
     data.header.size = size;
     golang::task_of_record(data, process);
     data.len = end.wrapping_sub(start);
