@@ -8,8 +8,6 @@ mod grpc;
 mod http1;
 mod http2;
 mod starts;
-#[cfg(test)]
-mod tests;
 mod tls;
 
 use std::collections::HashMap;
