@@ -7,12 +7,15 @@
 pub mod args;
 pub mod attach;
 pub mod doctor;
+mod engine;
 mod error;
 pub mod fault;
 mod live;
 pub mod ps;
+mod ready;
 pub mod replay;
 pub mod run;
+mod source;
 mod stop;
 
 use std::io::{self, Write};
