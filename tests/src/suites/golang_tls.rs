@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use super::SETTLE;
-use crate::agent::{Agent, Options, Report};
+use crate::agent::{Agent, Options, Report, once};
 use crate::apps::{App, pids};
 use crate::certs::Certs;
 use crate::golang::{GoApp, Program, Variant};
@@ -21,19 +22,92 @@ const REQUESTS: u64 = 600;
 const ROUNDS: usize = 12;
 
 pub(super) const CASES: &[Case] = &[
+    Case { name: "golang_tls/sites", seconds: 400, run: sites },
     Case { name: "golang_tls/http1", seconds: 60, run: |c| web(c, &Way::new("direct")) },
-    Case { name: "golang_tls/http1_child_pie", seconds: 60, run: |c| web(c, &Way::new("child").built(Variant::Pie)) },
-    Case { name: "golang_tls/http1_cgo", seconds: 60, run: |c| web(c, &Way::new("direct").built(Variant::Cgo)) },
-    Case { name: "golang_tls/http1_oldest_stripped", seconds: 120, run: |c| web(c, &Way::new("direct").oldest()) },
+    Case {
+        name: "golang_tls/http1_child_pie",
+        seconds: 60,
+        run: |c| web(c, &Way::new("child").built(Variant::Pie)),
+    },
+    Case {
+        name: "golang_tls/http1_cgo",
+        seconds: 60,
+        run: |c| web(c, &Way::new("direct").built(Variant::Cgo)),
+    },
+    Case {
+        name: "golang_tls/http1_oldest_stripped",
+        seconds: 120,
+        run: |c| web(c, &Way::new("direct").oldest()),
+    },
     Case { name: "golang_tls/http2", seconds: 60, run: |c| web(c, &Way::new("direct").http2()) },
     Case { name: "golang_tls/http2_child", seconds: 60, run: |c| web(c, &Way::new("child").http2()) },
-    Case { name: "golang_tls/http2_oldest_stripped", seconds: 120, run: |c| web(c, &Way::new("direct").http2().oldest()) },
+    Case {
+        name: "golang_tls/http2_oldest_stripped",
+        seconds: 120,
+        run: |c| web(c, &Way::new("direct").http2().oldest()),
+    },
     Case { name: "golang_tls/grpc", seconds: 60, run: |c| rpc(c, &Way::new("direct")) },
-    Case { name: "golang_tls/grpc_child_stripped", seconds: 60, run: |c| rpc(c, &Way::new("child").built(Variant::Stripped)) },
-    Case { name: "golang_tls/grpc_oldest_stripped", seconds: 120, run: |c| rpc(c, &Way::new("direct").oldest()) },
+    Case {
+        name: "golang_tls/grpc_child_stripped",
+        seconds: 60,
+        run: |c| rpc(c, &Way::new("child").built(Variant::Stripped)),
+    },
+    Case {
+        name: "golang_tls/grpc_oldest_stripped",
+        seconds: 120,
+        run: |c| rpc(c, &Way::new("direct").oldest()),
+    },
     Case { name: "golang_tls/older_connections", seconds: 60, run: older_connections },
     Case { name: "golang_tls/attach_rounds", seconds: 120, run: attach_rounds },
 ];
+
+/// Releases of Go, the last is that installed.
+const RELEASES: [Option<&str>; 6] =
+    [Some("1.21.13"), Some("1.22.12"), Some("1.23.12"), Some("1.24.11"), Some("1.25.5"), None];
+
+/// Every release gets every hook, stripped too, each at an instruction that the kernel emulates, and nothing is refused.
+fn sites(context: &Context) -> Result<()> {
+    let web =
+        ["go_encrypt", "go_decrypt", "go_http_call", "go_serves", "go_serves", "go_h2_call", "go_h2_call"];
+    let rpc = ["go_encrypt", "go_decrypt", "go_serves", "go_calls", "go_opens"];
+    for release in RELEASES {
+        for (program, mut wanted) in [(Program::Web, web.to_vec()), (Program::Rpc, rpc.to_vec())] {
+            let way = Way { go: release, ..Way::new("direct").built(Variant::Stripped) };
+            let app = way.app(program, "direct", context).start()?;
+            let pid = app.pids().first().context("no process")?.to_string();
+            let (code, out, err) = once(&context.dir, &["ps", "--probes", &pid, "--json"], LIMIT)?;
+            ensure!(code == Some(0), "ps --probes: {err}");
+            let told: Value = serde_json::from_str(&out)?;
+            let all = |key: &str| -> Vec<Value> {
+                let instruments = told.get("files").and_then(Value::as_array).into_iter().flatten();
+                let instruments = instruments
+                    .flat_map(|file| file.get("instruments").and_then(Value::as_array).into_iter().flatten());
+                instruments
+                    .flat_map(|one| one.get(key).and_then(Value::as_array).cloned().unwrap_or_default())
+                    .collect()
+            };
+            let (refusals, notes) = (all("refusals"), all("notes"));
+            ensure!(
+                refusals.is_empty() && notes.is_empty(),
+                "{release:?} {program:?}: {refusals:?} {notes:?}"
+            );
+            let mut found = Vec::new();
+            for site in all("sites") {
+                let class = site.get("class").and_then(Value::as_str).unwrap_or_default();
+                ensure!(
+                    matches!(class, "push" | "jump" | "call"),
+                    "{release:?} {program:?}: a dear site: {site}"
+                );
+                found.push(site.get("program").and_then(Value::as_str).unwrap_or_default().to_owned());
+            }
+            found.sort_unstable();
+            wanted.sort_unstable();
+            ensure!(found == wanted, "{release:?} {program:?}: {found:?}, not {wanted:?}");
+        }
+        println!("    {}: every hook of web and rpc", release.unwrap_or("installed"));
+    }
+    Ok(())
+}
 
 /// How the programs are built and call.
 #[derive(Clone, Copy)]
@@ -110,7 +184,8 @@ fn web(context: &Context, way: &Way) -> Result<()> {
     check(&report, REQUESTS)?;
     let wanted = if way.http2 { "2" } else { "1.1" };
     let odd = report.spans.at(Kind::Server, "leaf").find(|span| {
-        span.get("network.protocol.version") != Some(wanted) || span.number("http.response.status_code") != Some(200)
+        span.get("network.protocol.version") != Some(wanted)
+            || span.number("http.response.status_code") != Some(200)
     });
     ensure!(odd.is_none(), "{odd:?}");
     Ok(())
@@ -153,7 +228,12 @@ fn older_connections(context: &Context) -> Result<()> {
     let calls = judge::calls(&report.spans, "front", 1, requests, 1);
     println!("    calls: {}", calls.line());
     let seen = requests - calls.missing;
-    ensure!(seen > 100 && calls.wrong == 0 && calls.surplus == 0, "{}\n{}", calls.line(), report.stats.table());
+    ensure!(
+        seen > 100 && calls.wrong == 0 && calls.surplus == 0,
+        "{}\n{}",
+        calls.line(),
+        report.stats.table()
+    );
     ensure!(calls.right * 100 >= seen * 98, "{}\n{}", calls.line(), report.stats.table());
     Ok(())
 }
@@ -163,7 +243,8 @@ fn attach_rounds(context: &Context) -> Result<()> {
     let certs = Certs::make(&context.dir)?;
     let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").tls(&certs).start()?;
     let front = GoApp::new(Program::Web, "child", &context.dir).named("front").tls(&certs);
-    let front = front.env("GODEBUG", "gcstoptheworld=1").env("GOGC", "5").calling_tls(&leaf, &certs).start()?;
+    let front =
+        front.env("GODEBUG", "gcstoptheworld=1").env("GOGC", "5").calling_tls(&leaf, &certs).start()?;
     let apps = [front, leaf];
     let [front, _] = &apps;
     let requests = 20_000;

@@ -7,8 +7,6 @@
 mod grpc;
 mod http1;
 mod http2;
-#[cfg(test)]
-mod tests;
 mod tls;
 
 use std::collections::HashMap;
