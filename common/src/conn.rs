@@ -68,6 +68,24 @@ pub mod verdict {
     pub const ENCRYPTED: u8 = 4;
 }
 
+/// Where one direction of a connection of frames stands.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Frames {
+    /// Sequence number behind the last transfer that was walked over.
+    pub next: u32,
+    /// Bytes of the current frame to copy.
+    pub keep: u32,
+    /// Bytes of the current frame to leave out behind them.
+    pub skip: u32,
+    /// Bytes of a frame header that the last transfer ended in.
+    pub have: u8,
+    /// Always zero.
+    pub pad: [u8; 3],
+    /// These bytes.
+    pub head: [u8; 8],
+}
+
 /// State of one connection in the kernel side's map; `Info` is there too for the case that its `Open` was lost.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +108,8 @@ pub struct State {
     pub verdict: u8,
     /// Bursts so far, wrapping: every 64th looks for a new verdict.
     pub bursts: u16,
+    /// Where both directions stand, by number, if the connection carries frames.
+    pub frames: [Frames; 2],
 }
 
 /// What user space writes for a connection: a map of its own, so that neither side overwrites the other's fields.
@@ -105,4 +125,4 @@ pub struct Verdict {
 }
 
 const _: () = assert!(size_of::<Info>() == 72);
-const _: () = assert!(size_of::<State>() == 96);
+const _: () = assert!(size_of::<State>() == 144);

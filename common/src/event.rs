@@ -72,7 +72,13 @@ pub mod flags {
     pub const HAS_CIPHER: u16 = 1 << 9;
     /// The object was seen from its first byte: `seq` counts from there (of [`Plain`](super::Plain)).
     pub const FROM_START: u16 = 1 << 10;
+    /// The payload is pieces of the transfer (see [`PIECE`](super::PIECE)).
+    pub const PIECES: u16 = 1 << 11;
 }
+
+/// Bytes before each piece of a payload of pieces: its length, and how many bytes behind it were left out, both in four
+/// bytes of the host's order.
+pub const PIECE: u32 = 8;
 
 /// Direction of a transfer, as the traced process sees it.
 #[repr(transparent)]
@@ -255,6 +261,8 @@ pub mod handoff {
     pub const SERVES: u8 = 2;
     /// The object given by the caller (`CALLS` with this object) is this stream of this connection.
     pub const NAMES: u8 = 3;
+    /// The task is about to start another one.
+    pub const STARTS: u8 = 4;
 }
 
 /// Something happened to a process.

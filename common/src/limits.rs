@@ -12,6 +12,8 @@ pub const BUDGET_RESPONSE: u32 = 1024;
 pub const BUDGET_LONG_HEAD: u32 = 8192;
 /// Bytes of each transfer shipped on a connection of frames (HTTP/2): heads may stand anywhere.
 pub const BUDGET_FRAMES: u32 = 8192;
+/// Bodies of frames up to this length are shipped with the frame (they may be several messages of a call).
+pub const MAX_SMALL_BODY: u32 = 256;
 /// Segments of a scatter/gather list that are looked at in one transfer.
 pub const MAX_IOVEC: usize = 8;
 /// Bytes of the end of a transfer that travel with every record: enough to see `0\r\n\r\n`.
@@ -36,3 +38,5 @@ pub const MAX_GO: u32 = 4 * 1024;
 pub const MAX_GO_STREAMS: u32 = 16 * 1024;
 /// Threads whose call of a TLS library is kept (least recently used go first).
 pub const MAX_CALLS: u32 = 16 * 1024;
+/// Goroutines that start others and were told of.
+pub const MAX_GO_STARTERS: u32 = 4096;

@@ -7,7 +7,7 @@ use spanwise_common::conn::{Info, State, known, transport, verdict};
 use spanwise_common::limits::BUDGET_UNKNOWN;
 use spanwise_common::offsets::MISSING;
 
-use crate::maps::{CONNS, VERDICTS};
+use crate::maps::{CONNS, SCRATCH, VERDICTS};
 use crate::offsets::*;
 use crate::read::{probed, probed_bytes};
 
@@ -121,13 +121,15 @@ pub fn lookup(key: u64, sock: u64) -> Option<(&'static mut State, bool)> {
     if let Some(state) = CONNS.get_ptr_mut(&key) {
         return Some((unsafe { &mut *state }, false));
     }
-    // SAFETY: all-zero is a valid State.
-    let mut fresh: State = unsafe { core::mem::zeroed() };
+    // In the scratch: on the stack, every way through the rest would look different to the verifier.
+    // SAFETY: per-CPU; all-zero is a valid State.
+    let fresh = unsafe { &mut (*SCRATCH.get_ptr_mut(0)?).fresh };
+    *fresh = unsafe { core::mem::zeroed() };
     describe(sock, &mut fresh.info);
     fresh.budget_send = BUDGET_UNKNOWN;
     fresh.budget_recv = BUDGET_UNKNOWN;
     fresh.last = 255;
-    CONNS.insert(&key, &fresh, 0).ok()?;
+    CONNS.insert(&key, &*fresh, 0).ok()?;
     let state = CONNS.get_ptr_mut(&key)?;
     // SAFETY: as above.
     Some((unsafe { &mut *state }, true))

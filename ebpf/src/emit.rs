@@ -9,9 +9,10 @@ use spanwise_common::event::{Data, Direction, Header, Kind, Open, Task, flags, p
 use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD};
 
 use crate::conn::{self, Seqs, Stream};
+use crate::frames;
 use crate::golang;
 use crate::maps::{COUNTERS, EVENTS, SCRATCH};
-use crate::read::masked;
+use crate::read::{masked, word};
 use crate::tls;
 use crate::uring;
 use crate::user::{Call, capture};
@@ -154,8 +155,19 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
         counters[count::ENCRYPTED as usize] += 1;
         return None;
     }
+    // Of the first burst of the client, which may be the second of all.
+    if state.verdict == verdict::UNKNOWN
+        && starts
+        && state.bursts <= 2
+        && let Some(call) = &call
+    {
+        recognise(call, t.moved, state);
+    }
     // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
     let unseen = t.direction == Direction::RECV && before != 0 && t.moved != 0 && seq != before;
+    if state.verdict == verdict::HTTP2 && t.moved != 0 {
+        return frames::ship(t, state, call, seq, starts, unseen);
+    }
     ship(t, state, call, seq, starts, unseen, counters)
 }
 
@@ -192,9 +204,6 @@ fn ship(
     // SAFETY: per-CPU scratch.
     let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
     let budget = if t.direction == Direction::SEND { state.budget_send } else { state.budget_recv };
-    if state.verdict == verdict::HTTP2 {
-        state.burst = 0;
-    }
     let mut want = budget.saturating_sub(state.burst);
     if want > t.moved {
         want = t.moved;
@@ -239,7 +248,7 @@ fn ship(
     data.header.flags = bits;
     data.header.size = size;
     data.cookie = t.key;
-    data.task = golang::task(t.bits);
+    golang::task_of_record(data, t.bits);
     data.seq = seq;
     data.len = t.moved;
     data.captured = captured;
@@ -247,9 +256,6 @@ fn ship(
     data.plane = t.plane;
     data.pad = 0;
     state.burst = state.burst.saturating_add(t.moved);
-    if state.verdict == verdict::UNKNOWN && captured >= 24 {
-        recognise(scratch, state);
-    }
     let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
     // SAFETY: the mask keeps the size within the scratch.
     if unsafe { output_data((scratch as *const crate::maps::Scratch).cast(), size, counters) } {
@@ -261,8 +267,11 @@ fn ship(
 /// A connection that begins with the preface of HTTP/2 ships frames from there on: user space would say so too late, and what
 /// its heads refer to would be lost.
 #[inline(always)]
-fn recognise(scratch: &crate::maps::Scratch, state: &mut State) {
-    if scratch.payload[..8] == *b"PRI * HT" {
+fn recognise(call: &Call, moved: u32, state: &mut State) {
+    if let Some((address, len)) = tls::records::first_bytes(call, moved)
+        && len >= 8
+        && word(address) == Some(u64::from_ne_bytes(*b"PRI * HT"))
+    {
         state.verdict = verdict::HTTP2;
         state.budget_send = BUDGET_FRAMES;
         state.budget_recv = BUDGET_FRAMES;

@@ -8,14 +8,34 @@ use aya_ebpf::helpers::{
     bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs,
 };
 use spanwise_common::config::feature;
-use spanwise_common::event::Task;
+use spanwise_common::event::{Data, Task};
 use spanwise_common::golang::{LAYOUT_SHIFT, Layout};
 use spanwise_common::offsets::MISSING;
 
-use crate::maps::GO_LAYOUTS;
+use crate::maps::{GO_LAYOUTS, SCRATCH};
 use crate::offsets::{OFF_REGS_R14, OFF_REGS_SP, OFF_REGS_SS, OFF_TASK_FSBASE, OFF_TASK_STACK, has};
 use crate::read::{direct, probed};
 use crate::user::STACK_SIZE;
+
+/// The same, into the record under construction.
+#[inline(always)]
+pub fn task_of_record(data: &mut Data, bits: u32) {
+    data.task = Task::default();
+    if bits >> LAYOUT_SHIFT != 0 {
+        task_into_scratch(bits);
+    }
+}
+
+/// A global function: the verifier looks at it once, and not for every way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn task_into_scratch(bits: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    let found = task(bits);
+    // SAFETY: per-CPU scratch.
+    unsafe { (*scratch).data.task = found };
+    1
+}
 
 /// What runs on the thread, by the bits of its process. Processes that are not Go pay one comparison.
 #[inline(always)]

@@ -10,6 +10,7 @@ mod complete;
 mod conn;
 mod emit;
 mod fentry;
+mod frames;
 mod golang;
 mod gonet;
 mod kprobe;

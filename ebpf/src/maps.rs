@@ -47,6 +47,53 @@ pub struct Scratch {
     /// State of the walk over the segments. In memory and not in registers, so that every turn of the loop looks
     /// the same to the verifier and it need not try all their combinations.
     pub walk: Walk,
+    /// State of the walk over frames, in memory for the same reason.
+    pub stride: Stride,
+    /// State of a connection that is seen for the first time.
+    pub fresh: State,
+}
+
+/// A walk over the frames of a transfer.
+#[repr(C)]
+pub struct Stride {
+    /// Address of the scatter/gather list.
+    pub list: u64,
+    /// Address of the next byte.
+    pub base: u64,
+    /// Frame header, as far as it was seen.
+    pub head: [u8; 32],
+    /// Segments of the list, all ones for a single buffer, zero for nothing.
+    pub count: u32,
+    /// The next segment.
+    pub index: u32,
+    /// Bytes left of the segment.
+    pub avail: u32,
+    /// Position in the transfer.
+    pub at: u32,
+    /// Bytes the transfer moved.
+    pub moved: u32,
+    /// Bytes of the frame to copy.
+    pub keep: u32,
+    /// Bytes of the frame to leave out behind them.
+    pub skip: u32,
+    /// Bytes of the frame header that were seen.
+    pub have: u32,
+    /// Where the current piece begins in the payload.
+    pub mark: u32,
+    /// Where the payload ends.
+    pub out: u32,
+    /// Bytes left out behind the current piece.
+    pub skipped: u32,
+    /// Flags found.
+    pub found: u32,
+    /// Why the direction's place within frames is not known behind this, bits.
+    pub lost: u32,
+    /// Zero if the transfer follows what was walked over last.
+    pub follows: u32,
+    /// Bits of the process.
+    pub process: u32,
+    /// Where the current record begins in the transfer.
+    pub start: u32,
 }
 
 /// A walk over the segments of a scatter/gather list.

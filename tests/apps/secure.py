@@ -26,6 +26,8 @@ def session(ca):
     import requests
 
     made = requests.Session()
+    # Else a bundle that the environment names would be taken instead.
+    made.trust_env = False
     made.verify = ca
     return made
 

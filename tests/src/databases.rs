@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -70,7 +70,14 @@ impl Postgres {
         }
         let this = Self { proc: Proc::start("postgres", &mut command, dir)?, port, dir: dir.to_owned() };
         Target::tcp(port).wait(START).with_context(|| this.proc.tail())?;
-        this.client("pgbench")?;
+        // It takes connections before it answers questions.
+        let begin = Instant::now();
+        while let Err(error) = capture(this.client("psql")?.args(["-X", "-c", "select 1", "postgres"])) {
+            if begin.elapsed() > START {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
         capture(this.client("pgbench")?.args(["-i", "-q", "-s", "1", "postgres"]))?;
         Ok(this)
     }

@@ -23,5 +23,6 @@ pub mod spans;
 pub mod stats;
 pub mod suites;
 pub mod sys;
+pub mod told;
 pub mod toolbox;
 pub mod traces;

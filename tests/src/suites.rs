@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod databases_go;
 mod degradation;
 mod detach;
 mod environment;
@@ -28,6 +29,7 @@ mod run;
 mod sampling;
 mod signals;
 mod syscalls;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -46,9 +48,12 @@ pub const SUITES: &[&[Case]] = &[
     attach::CASES,
     signals::CASES,
     http_servers::CASES,
+    tls::CASES,
     syscalls::CASES,
     chain::CASES,
+    databases_go::CASES,
     http2::CASES,
+    http2::TLS_CASES,
     grpc::CASES,
     goroutines::CASES,
     namespaces::CASES,

@@ -136,7 +136,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
                 (_, 1) => WARM_ALONE,
                 (Measured::App(Kind::Asyncio(_)), 64) => WARM_IN_ORDER,
                 // Who started whom is known from the first request on.
-                (Measured::Go(mode, _), _) if mode != "pool" => 0,
+                (Measured::Go(mode, _), _) if mode != "pool" && mode != "grandchild" => 0,
                 _ => WARM,
             });
             let row = measure(kind, calls, at_once, [warm, requests], record.as_deref())

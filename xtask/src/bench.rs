@@ -3,6 +3,7 @@
 //! figures of different runs or machines are not comparable.
 
 mod measure;
+mod probes;
 
 use std::fs;
 use std::path::Path;
@@ -43,6 +44,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let only = options.value("--only")?;
     options.finish()?;
     run::need_root("`cargo xtask bench`")?;
+    if only.as_deref() == Some("probes") {
+        // What a hit costs is the kernel's and the BPF program's, whatever the agent was built with.
+        run::build_agent("quick")?;
+        return probes::main(rounds);
+    }
     setup::main(&[])?;
     let binary = run::build_agent("release")?;
     let sink = Sink::start()?;

@@ -32,8 +32,9 @@ cargo xtask COMMAND [options]
                         boots Debian's kernels (5.10, 6.1, 6.12, 6.18, 7.x) in an emulator and tries every capture plane there;
                         --write puts what it found into docs/kernels.md; --read shows what --json wrote, and boots nothing
   demo                  two applications behind nginx, traced while they run (as root)
-  bench [--seconds N] [--rounds N] [--json FILE]
-                        with and without the agent, in alternation; prints the ratios (as root)
+  bench [--seconds N] [--rounds N] [--json FILE] [--only probes]
+                        with and without the agent, in alternation; prints the ratios (as root); `probes`: what a hit costs by
+                        the instruction under it
   harm [--seconds N] [--only WORD] [--json FILE] [--rounds N]
                         applications and an untraced program without, with and without the agent: failures, answers, ratios;
                         --rounds attaches and leaves so many times instead (as root)

@@ -26,7 +26,9 @@ use crate::kernel::recording::{Frame, Writer};
 use crate::kernel::ring::Ring;
 use crate::kernel::{clock, priority, privilege, signal};
 use crate::pipeline::{Origin, Pipeline};
-use crate::process::{Goroutine, Goroutines, Language, Naming, Process, Registry, Service, descendants};
+use crate::process::{
+    Goroutine, Goroutines, Language, Naming, Process, Registry, Service, command, descendants,
+};
 use crate::session::Who;
 use crate::span::clock::Clock;
 use crate::span::correlate::{Role, Started, role};
@@ -126,6 +128,14 @@ impl Live {
         }
     }
 
+    /// The probes on what is going to be started are there before it is, unless that takes long.
+    fn expect(&mut self, command: &[OsString]) {
+        for program in command.first().into_iter().flat_map(|name| command::programs(name)) {
+            self.instruments.expect(program);
+        }
+        self.instruments.settle(PROBES);
+    }
+
     /// The probes on the processes that are traced from the start are there, unless that takes long.
     fn settle(&mut self) {
         for tgid in self.kernel.traced() {
@@ -218,6 +228,9 @@ impl Origin for Live {
     }
 
     fn tasks(&mut self, tgid: u32) -> Option<Vec<Started>> {
+        if self.goroutines.misses(tgid) {
+            self.instruments.more(tgid);
+        }
         let started = |Goroutine { id, parent, start }| Started { id, parent, start };
         Some(self.goroutines.all(tgid)?.into_iter().map(started).collect())
     }
@@ -338,6 +351,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
             None
         }
         Targets::Command(command) => {
+            live.expect(&command);
             // The agent's own children are traced from their first instruction; the agent itself is not.
             let own = std::process::id();
             live.kernel.trace(own, proc::FOLLOW)?;

@@ -16,7 +16,7 @@ use crate::kernel::mapping::{Key, key};
 use crate::kernel::uprobe::{Links, Point, ProbeError, Probes};
 use crate::placement::Rules;
 use crate::process::maps::{self, FileId, Mapped};
-use crate::process::{Language, Process};
+use crate::process::{Language, Process, command};
 
 /// Files that are known at once.
 const MOST_FILES: usize = 4096;
@@ -41,6 +41,8 @@ struct Known {
     bits: u32,
     users: HashSet<u32>,
     unused_since: Option<Instant>,
+    /// Probes for later were asked for.
+    more: bool,
 }
 
 /// A process.
@@ -96,6 +98,27 @@ impl Files {
             again: HashMap::new(),
             said: HashSet::new(),
             bits: 0,
+        }
+    }
+
+    /// A program is going to be started: it, and the libraries that it may load, are looked at before.
+    pub(super) fn expected(&mut self, path: &Path) {
+        let language = command::language_of(path);
+        let names: Vec<&str> = self.instruments.iter().flat_map(|one| one.loaded_late()).copied().collect();
+        let libraries = maps::libraries(Path::new(PROC), std::process::id(), &names);
+        let programs = [(path.canonicalize().unwrap_or_else(|_| path.into()), true)];
+        for (path, is_program) in programs.into_iter().chain(libraries.into_iter().map(|path| (path, false)))
+        {
+            let Ok(file) = maps::open_plain(&path) else { continue };
+            let path = path.to_string_lossy();
+            let facts = Facts { path: &path, is_program, language, rules: self.rules, returns: self.returns };
+            if self.instruments.iter().any(|instrument| instrument.wants(&facts))
+                && let Some(key) = self.known(&file, &facts)
+                && let Some(known) = self.files.get_mut(&key)
+                && known.users.is_empty()
+            {
+                known.unused_since = Some(Instant::now());
+            }
         }
     }
 
@@ -181,6 +204,34 @@ impl Files {
         }
         self.look(tgid);
         self.again.entry(tgid).or_insert(now + AGAIN);
+    }
+
+    /// The probes for later of a process's program are needed.
+    pub(super) fn more(&mut self, tgid: u32) {
+        let Ok(file) = File::open(Path::new(PROC).join(tgid.to_string()).join("exe")) else { return };
+        let Ok(key) = key(&file) else { return };
+        let Some(known) = self.files.get_mut(&key) else { return };
+        if std::mem::replace(&mut known.more, true) {
+            return;
+        }
+        let findings = Arc::clone(&known.findings);
+        for (name, result) in &findings.by {
+            let Ok(Found { later, .. }) = result else { continue };
+            if later.is_empty() {
+                continue;
+            }
+            let found = Found { probes: later.clone(), ..Found::default() };
+            match self.attach(&file, &found) {
+                Ok(links) => {
+                    if let Some(known) = self.files.get_mut(&key) {
+                        known.links.append(links);
+                        known.sites += found.probes.len();
+                        Account::add(&self.account.sites, found.probes.len());
+                    }
+                }
+                Err(error) => self.say(format!("further probes of {name} are not attached: {error}")),
+            }
+        }
     }
 
     /// When somebody is to be looked at again.
@@ -276,18 +327,7 @@ impl Files {
 
     /// A process uses a file, or will. Whether anything is new.
     fn uses(&mut self, tgid: u32, file: &File, facts: &Facts<'_>, at: Option<(u64, u64)>) -> bool {
-        let Ok(key) = key(file) else { return false };
-        if !self.files.contains_key(&key) {
-            if self.files.len() >= MOST_FILES {
-                self.tidy(Instant::now() + LINGER);
-            }
-            if self.files.len() >= MOST_FILES {
-                Account::add(&self.account.full, 1);
-                return false;
-            }
-            let known = self.learn(file, facts);
-            self.files.insert(key, known);
-        }
+        let Some(key) = self.known(file, facts) else { return false };
         let Some(known) = self.files.get_mut(&key) else { return false };
         known.users.insert(tgid);
         known.unused_since = None;
@@ -302,6 +342,23 @@ impl Files {
         !findings.is_empty()
     }
 
+    /// The file is known, with its probes; none if there is no room.
+    fn known(&mut self, file: &File, facts: &Facts<'_>) -> Option<Key> {
+        let key = key(file).ok()?;
+        if !self.files.contains_key(&key) {
+            if self.files.len() >= MOST_FILES {
+                self.tidy(Instant::now() + LINGER);
+            }
+            if self.files.len() >= MOST_FILES {
+                Account::add(&self.account.full, 1);
+                return None;
+            }
+            let known = self.learn(file, facts);
+            self.files.insert(key, known);
+        }
+        Some(key)
+    }
+
     /// Looks at a file that nobody has used before, and attaches to it.
     fn learn(&mut self, file: &File, facts: &Facts<'_>) -> Known {
         let findings = self.findings(file, facts);
@@ -312,6 +369,7 @@ impl Files {
             bits: 0,
             users: HashSet::new(),
             unused_since: None,
+            more: false,
         };
         for (name, result) in &findings.by {
             match result {

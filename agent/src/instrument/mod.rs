@@ -74,6 +74,8 @@ pub type PerProcess = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 pub struct Found {
     /// Probes. All of them are attached, or, if the kernel refuses one, none.
     pub probes: Vec<Wanted>,
+    /// Probes that are attached only when the agent finds that it needs them, in some process that maps the file.
+    pub later: Vec<Wanted>,
     /// Bits of `config::proc` for every process that maps the file.
     pub bits: u32,
     /// Maps keyed by process id, and what they hold for a process that maps the file.
@@ -110,6 +112,11 @@ pub trait Instrument: Send + Sync {
     /// traced, so that their probes are there before the library is. Beginnings of file names.
     fn loaded_late(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Whether what it looks for may be mapped after the start of a program.
+    fn comes_late(&self) -> bool {
+        !self.loaded_late().is_empty()
     }
 
     /// Looks at the file. Nothing of what is looked for being there is not an error: it is `Ok` with nothing in it.

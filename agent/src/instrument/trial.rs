@@ -69,6 +69,10 @@ impl Instrument for Trial {
         &[program::UP_TRIAL]
     }
 
+    fn comes_late(&self) -> bool {
+        true
+    }
+
     fn wants(&self, facts: &Facts<'_>) -> bool {
         self.0.iter().any(|asked| facts.file_name().starts_with(&asked.file))
     }

@@ -1,6 +1,7 @@
 //! The thread that looks at files and attaches. Comes in: what happens to traced processes. Goes out: probes, and news for the thread
 //! that reads the ring. A file of 200 MB, or a kernel that waits before it changes code, must not hold the ring up.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
@@ -23,6 +24,8 @@ const TIDY: Duration = Duration::from_millis(500);
 
 /// What happened to a process.
 pub(super) enum Task {
+    /// A program that is going to be started.
+    Expected(PathBuf),
     Started(u32),
     Forked {
         parent: u32,
@@ -35,6 +38,8 @@ pub(super) enum Task {
         more: bool,
     },
     Ended(u32),
+    /// Its program's probes for later are needed.
+    More(u32),
     /// Answer when everything before is done.
     Settle(SyncSender<()>),
 }
@@ -99,7 +104,9 @@ impl Instruments {
         programs.sort_unstable();
         programs.dedup();
         let probes = kernel.load_probes(&programs);
-        kernel.watch_code();
+        if instruments.iter().any(|one| one.comes_late()) {
+            kernel.watch_code();
+        }
         let hazards = Hazards::look(&[Feature::ReturnProbesUnderSeccomp]);
         let returns = hazards.allows(Feature::ReturnProbesUnderSeccomp).is_ok();
         Self::start(instruments, probes, rules, returns)
@@ -150,6 +157,11 @@ impl Instruments {
         drop(tasks.send(task));
     }
 
+    /// A program is going to be started: its first call should find the probes there.
+    pub fn expect(&self, path: PathBuf) {
+        self.tell(Task::Expected(path));
+    }
+
     /// A process is traced from now on.
     pub fn started(&self, tgid: u32) {
         self.tell(Task::Started(tgid));
@@ -168,6 +180,11 @@ impl Instruments {
     /// A traced process may have loaded code; `more` if it surely has.
     pub fn mapped(&self, tgid: u32, more: bool) {
         self.tell(Task::Mapped { tgid, more });
+    }
+
+    /// What is known of a process is not enough: the probes for later are needed.
+    pub fn more(&self, tgid: u32) {
+        self.tell(Task::More(tgid));
     }
 
     /// A process is traced no longer.
@@ -222,6 +239,13 @@ impl Instruments {
     }
 }
 
+impl Drop for Instruments {
+    /// Also when something went wrong: the kernel takes links of a process that ends away one after the other.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 fn run(mut files: Files, tasks: &Receiver<Task>, waiting: &AtomicU64) {
     let mut tidied = Instant::now();
     loop {
@@ -231,11 +255,13 @@ fn run(mut files: Files, tasks: &Receiver<Task>, waiting: &AtomicU64) {
             Ok(task) => {
                 waiting.fetch_sub(1, Ordering::Relaxed);
                 match task {
+                    Task::Expected(path) => files.expected(&path),
                     Task::Started(tgid) => files.started(tgid),
                     Task::Forked { parent, child } => files.forked(parent, child),
                     Task::Became(tgid) => files.became(tgid),
                     Task::Mapped { tgid, more } => files.mapped(tgid, more),
                     Task::Ended(tgid) => files.ended(tgid),
+                    Task::More(tgid) => files.more(tgid),
                     Task::Settle(done) => {
                         // Nobody may wait any more.
                         if let Err(TrySendError::Full(())) = done.try_send(()) {

@@ -219,6 +219,14 @@ impl Kernel {
         }
         let mut ebpf = loader.load(object::bytes()).map_err(map_refused)?;
         let mut losses: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
+        let first = plane::candidates(asked).find(|plane| plane.obstacle(host).is_none());
+        let long: Vec<Hooked> = first
+            .iter()
+            .flat_map(|plane| plane.programs())
+            .copied()
+            .chain(uring.filter(|_| first.is_some_and(Plane::sees_uring)))
+            .collect();
+        programs::load_together(&mut ebpf, &long, &types, host.faults());
         let plane = Self::choose(asked, host, &mut ebpf, &types)?;
         if plane == Plane::Kprobe && !calls {
             drop(ebpf);
@@ -476,7 +484,11 @@ impl Kernel {
     /// Run time of all programs so far: zero unless somebody has the kernel measure it (`kernel.bpf_stats_enabled`).
     pub fn run_time(&self) -> Duration {
         let info = |name: &str| self.ebpf.program(name)?.info().ok();
-        self.names().into_iter().filter_map(info).map(|info| info.run_time()).sum()
+        let of_probe = |(_, program): &(_, OwnedFd)| {
+            programs::told(program.as_fd(), "run_time_ns:").map(Duration::from_nanos)
+        };
+        let others = self.probes.iter().filter_map(of_probe);
+        self.names().into_iter().filter_map(info).map(|info| info.run_time()).chain(others).sum()
     }
 
     /// Takes the programs off their hooks. The maps stay: what they hold can still be read.

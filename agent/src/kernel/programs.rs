@@ -61,6 +61,28 @@ pub(super) fn load(
     Ok(())
 }
 
+/// Loads programs at the same time: the kernel takes a tenth of a second to look at each of the long ones. One that it refuses is
+/// told of when it is loaded by itself.
+pub(super) fn load_together(
+    ebpf: &mut Ebpf,
+    wanted: &[(&'static str, &'static str)],
+    types: &Btf,
+    faults: &Faults,
+) {
+    std::thread::scope(|scope| {
+        for (name, program) in ebpf.programs_mut() {
+            let hook = wanted.iter().find(|(one, _)| *one == name).map(|(_, hook)| *hook);
+            if let Some(hook) = hook.filter(|_| !faults.has(Kind::Program, name)) {
+                scope.spawn(move || match program {
+                    Program::BtfTracePoint(program) => drop(program.load(hook, types)),
+                    Program::FExit(program) => drop(program.load(hook, types)),
+                    _ => {}
+                });
+            }
+        }
+    });
+}
+
 /// Takes a program out again.
 pub(super) fn unload(ebpf: &mut Ebpf, name: &'static str) {
     if let Some(program) = ebpf.program_mut(name) {

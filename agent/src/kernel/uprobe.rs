@@ -80,17 +80,24 @@ impl Probes {
             }
         };
         probes.kinds = Kinds::try_out(faults.has(Kind::Helper, "uprobe_multi"));
-        for name in wanted {
-            let result = if faults.has(Kind::Program, name) {
-                Err("the kernel refuses it".to_owned())
-            } else {
-                object::load(&linked, name, probes.kinds.multi)
-            };
-            match result {
-                Ok(program) => drop(probes.programs.insert(name, program)),
-                Err(why) => drop(probes.refused.insert(name, why)),
+        let multi = probes.kinds.multi;
+        let load = |name| match faults.has(Kind::Program, name) {
+            true => Err("the kernel refuses it".to_owned()),
+            false => object::load(&linked, name, multi),
+        };
+        // The kernel looks long at some of them: at the same time, then.
+        std::thread::scope(|scope| {
+            let load = &load;
+            let loading: Vec<_> =
+                wanted.iter().map(|name| (*name, scope.spawn(move || load(name)))).collect();
+            for (name, result) in loading {
+                match result.join().unwrap_or_else(|_| Err("the thread that loads it ended early".to_owned()))
+                {
+                    Ok(program) => drop(probes.programs.insert(name, program)),
+                    Err(why) => drop(probes.refused.insert(name, why)),
+                }
             }
-        }
+        });
         probes
     }
 

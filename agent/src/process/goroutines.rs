@@ -17,6 +17,10 @@ use super::tasks::{Goroutine, Memory, list};
 /// more than a twentieth of a core for each process.
 const PAUSE: (u32, Duration) = (20, Duration::from_millis(1));
 
+/// Starters that are missed before starts are probed. Looks at the memory find those that still live; calls may be shorter than the
+/// time between two looks.
+const OFTEN: u32 = 4;
+
 /// A Go process.
 struct Program {
     binary: Rc<Binary<'static>>,
@@ -24,6 +28,8 @@ struct Program {
     bias: u64,
     layout: Layout,
     memory: Looks,
+    /// How often a starter was not known.
+    missed: u32,
 }
 
 /// Whether the memory of a process is looked at.
@@ -63,9 +69,16 @@ impl Goroutines {
         let layout =
             Layout { m, curg, goid, parent: parent_goid.unwrap_or(MISSING), start: start_pc, pad: 0 };
         if let Some(bias) = load_bias(&binary, &self.proc.path(tgid, "")) {
-            self.programs.insert(tgid, Program { binary, bias, layout, memory: Looks::Not });
+            self.programs.insert(tgid, Program { binary, bias, layout, memory: Looks::Not, missed: 0 });
         }
         Ok(layout)
+    }
+
+    /// A goroutine's starter is not known. Whether that happened so often that starts are worth a probe; true once.
+    pub fn misses(&mut self, tgid: u32) -> bool {
+        let Some(program) = self.programs.get_mut(&tgid) else { return false };
+        program.missed = program.missed.saturating_add(1);
+        program.missed == OFTEN
     }
 
     /// All goroutines of a process as they are now; nothing if that cannot be had, or was had a moment ago.

@@ -4,6 +4,7 @@
 //! traced, and the resource their spans are exported under. Program files are looked at in pieces, never read whole; of the
 //! environment only the OpenTelemetry variables are kept.
 
+pub mod command;
 mod container;
 mod elf;
 mod goroutines;

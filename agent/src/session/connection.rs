@@ -13,7 +13,7 @@ use super::exchange::{Outcome, Task};
 use super::rest::{Rest, mark};
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
 use super::table::{Output, Who};
-use crate::conn::{ConnInfo, Half, Place, Side, inputs};
+use crate::conn::{ConnInfo, Half, Place, Side, beginning, inputs};
 
 /// Bytes kept of a burst that is too short to tell what it is.
 const PREFIX: usize = 64;
@@ -151,7 +151,7 @@ impl Connection {
             return Change::default();
         }
         if matches!(self.carries, Carries::Unknown { .. })
-            && !self.detect(direction, data, payload, who, account, out)
+            && !self.detect(direction, data, beginning(data, payload), who, account, out)
         {
             let ignore = matches!(self.carries, Carries::Other);
             return Change { ignore, long_head: None };

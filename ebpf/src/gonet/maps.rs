@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap};
 use spanwise_common::event::Task;
 use spanwise_common::golang::Tls;
-use spanwise_common::limits::{MAX_GO, MAX_GO_STREAMS};
+use spanwise_common::limits::{MAX_GO, MAX_GO_STARTERS, MAX_GO_STREAMS};
 
 /// Process id -> offsets in its `crypto/tls.Conn`. Written by the agent.
 #[map]
@@ -35,3 +35,17 @@ pub struct Caller {
 /// Stream that was made and is not open yet -> who made it. Written and emptied by the hooks.
 #[map]
 pub static GO_STREAMS: LruHashMap<Stream, Caller> = LruHashMap::with_max_entries(MAX_GO_STREAMS, 0);
+
+/// A goroutine of a process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Teller {
+    /// Its id.
+    pub task: u64,
+    /// Process.
+    pub tgid: u64,
+}
+
+/// Goroutine that starts others and was told of. Written by the hook; bounded, least recently used go first and are told again.
+#[map]
+pub static GO_TOLD: LruHashMap<Teller, u64> = LruHashMap::with_max_entries(MAX_GO_STARTERS, 0);

@@ -6,5 +6,6 @@
 pub mod conn;
 pub mod http1;
 pub mod maps;
+pub mod starts;
 pub mod streams;
 pub mod tls;

@@ -4,14 +4,14 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use spanwise_common::conn::verdict;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Direction, Kind, Plain, Task, flags};
-use spanwise_common::limits::{MAX_PAYLOAD, TAIL};
+use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD, TAIL};
 use spanwise_common::tls::call;
 
 use super::maps::{LibraryCall, Object};
 use super::object::{self, bit};
 use crate::emit::{counters, header};
 use crate::maps::EVENTS;
-use crate::read::{masked, user_bytes};
+use crate::read::{masked, user_bytes, word};
 
 /// All that came in was given out.
 #[inline(always)]
@@ -74,7 +74,16 @@ pub fn chunk(
         counters[count::PLAIN_IGNORED as usize] += 1;
         return None;
     }
-    let budget = if direction == Direction::SEND { object.budget_send } else { object.budget_recv };
+    if object.verdict == verdict::UNKNOWN && moved >= 24 {
+        recognise(object, under_way);
+    }
+    let budget = if object.verdict == verdict::HTTP2 {
+        RECORD as u32
+    } else if direction == Direction::SEND {
+        object.budget_send
+    } else {
+        object.budget_recv
+    };
     let mut want = budget.saturating_sub(object.burst);
     if want > moved {
         want = moved;
@@ -82,15 +91,30 @@ pub fn chunk(
     object.burst = object.burst.saturating_add(moved);
     let chunk = Chunk { moved, direction, id, seq, cipher, starts, task };
     // The ring gives room of sizes that are known beforehand only.
-    let sent = if want < 512 {
-        ship::<512>(object, under_way, &chunk, want)
-    } else if want < 2048 {
-        ship::<2048>(object, under_way, &chunk, want)
-    } else {
+    let sent = if want < SMALL as u32 {
+        ship::<SMALL>(object, under_way, &chunk, want)
+    } else if want < MAX_PAYLOAD as u32 {
         ship::<MAX_PAYLOAD>(object, under_way, &chunk, want)
+    } else {
+        ship::<RECORD>(object, under_way, &chunk, want)
     };
     counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
     Some(())
+}
+
+/// Bytes of most chunks are fewer.
+const SMALL: usize = 1024;
+/// Bytes of a TLS record. Frames have heads anywhere in it.
+const RECORD: usize = 16 * 1024;
+
+/// What begins with the preface of HTTP/2 ships frames from there on: user space would say so too late.
+#[inline(always)]
+fn recognise(object: &mut Object, under_way: &LibraryCall) {
+    if word(under_way.buffer) == Some(u64::from_ne_bytes(*b"PRI * HT")) {
+        object.verdict = verdict::HTTP2;
+        object.budget_send = BUDGET_FRAMES;
+        object.budget_recv = BUDGET_FRAMES;
+    }
 }
 
 /// Where and when a chunk moved.

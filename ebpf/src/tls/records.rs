@@ -22,8 +22,6 @@ const HEADER: u32 = 5;
 const LONGEST: u32 = (1 << 14) + 2048;
 /// A call's own stack is not deeper than this: another stack (of a fibre) lies elsewhere.
 const DEEPEST: u64 = 1 << 20;
-/// Records looked at in one transfer.
-const MAX_RECORDS: u32 = 4;
 
 /// The stack pointer of the user's side.
 #[inline(always)]
@@ -41,7 +39,7 @@ fn user_sp() -> Option<u64> {
 
 /// Address of the transfer's first bytes, and how many lie there in one piece at least.
 #[inline(always)]
-fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
+pub fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
     let segments = match call.nr {
         nr::READ | nr::WRITE | nr::SENDTO | nr::RECVFROM => return Some((call.si, moved)),
         nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => call.si,
@@ -143,29 +141,25 @@ fn received(t: &Transfer, object: &mut Object, address: u64, together: u32, info
             }
         }
     }
-    for _ in 0..MAX_RECORDS {
-        if at >= t.moved {
-            break;
-        }
-        if at + HEADER > together {
-            object.bits &= !bit::NEXT;
-            return None;
-        }
-        let Some((kind, len)) = record_at(address + u64::from(at)) else {
-            object.bits &= !bit::NEXT;
-            return None;
-        };
-        join(t, object, seq.wrapping_add(at), kind, info.peer_base, info);
-        if t.moved - at > HEADER {
-            object.bits |= bit::AHEAD;
-        }
-        at += HEADER + len;
-        object.records = object.records.wrapping_add(1);
-        object.next = seq.wrapping_add(at);
-        object.bits |= bit::NEXT;
+    if at + HEADER > together {
+        object.bits &= !bit::NEXT;
+        return None;
     }
+    let Some((kind, len)) = record_at(address + u64::from(at)) else {
+        object.bits &= !bit::NEXT;
+        return None;
+    };
+    join(t, object, seq.wrapping_add(at), kind, info.peer_base, info);
+    if t.moved - at > HEADER {
+        object.bits |= bit::AHEAD;
+    }
+    at += HEADER + len;
+    object.records = object.records.wrapping_add(1);
+    object.next = seq.wrapping_add(at);
+    object.bits |= bit::NEXT;
     if !tcp || at < t.moved {
-        object.bits &= !bit::NEXT; // too many to look at all of them
+        // More records follow in this transfer. None of them is looked at: which one a chunk is of would not be known.
+        object.bits &= !bit::NEXT;
         object.bits |= bit::MIXED;
     }
     Some(())

@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 
 use super::SETTLE;
 use crate::agent::{Agent, Options};
-use crate::apps::pids;
+use crate::apps::{App, pids};
+use crate::certs::Certs;
 use crate::golang::{GoApp, Program, Variant};
 use crate::judge::{self, Verdict};
 use crate::load::{Plan, Until};
@@ -15,53 +16,75 @@ use crate::runner::{Case, Context};
 
 /// Shares of calls that must be right. What is not right has no parent; nothing may be wrong.
 const NEARLY_ALL: f64 = 0.99;
+/// Requests before those that count, where goroutines that do nothing themselves start others: starts are probed once some were
+/// missed.
+const WARM: u64 = 200;
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "goroutines/direct", seconds: 60, run: |context| mode(context, "direct", 1, NEARLY_ALL) },
-    Case { name: "goroutines/child", seconds: 60, run: |context| mode(context, "child", 1, NEARLY_ALL) },
-    Case {
-        name: "goroutines/grandchild",
-        seconds: 60,
-        run: |context| mode(context, "grandchild", 1, NEARLY_ALL),
-    },
-    Case {
-        name: "goroutines/errgroup",
-        seconds: 60,
-        run: |context| mode(context, "errgroup", 5, NEARLY_ALL),
-    },
-    Case { name: "goroutines/proxy", seconds: 60, run: |context| mode(context, "proxy", 1, NEARLY_ALL) },
-    Case { name: "goroutines/both", seconds: 60, run: |context| mode(context, "both", 1, NEARLY_ALL) },
+    Case { name: "goroutines/direct", seconds: 60, run: |context| mode(context, "direct", 1, 0) },
+    Case { name: "goroutines/child", seconds: 60, run: |context| mode(context, "child", 1, 0) },
+    Case { name: "goroutines/grandchild", seconds: 60, run: |context| mode(context, "grandchild", 1, WARM) },
+    Case { name: "goroutines/errgroup", seconds: 60, run: |context| mode(context, "errgroup", 5, 0) },
+    Case { name: "goroutines/proxy", seconds: 60, run: |context| mode(context, "proxy", 1, 0) },
+    Case { name: "goroutines/both", seconds: 60, run: |context| mode(context, "both", 1, 0) },
     Case { name: "goroutines/versions", seconds: 240, run: versions },
     Case { name: "goroutines/variants", seconds: 180, run: variants },
+    Case { name: "goroutines/tls", seconds: 60, run: tls },
     Case { name: "goroutines/collections", seconds: 60, run: collections },
 ];
 
+/// What is asked of a program.
+#[derive(Clone, Copy)]
+struct Work {
+    /// Calls of each request.
+    calls: u64,
+    /// Requests before those that count.
+    warm: u64,
+    /// Requests that count.
+    requests: u64,
+    at_once: usize,
+}
+
 /// Calls of a program in front of one that answers after 0 to 10 ms.
-fn measure(context: &Context, app: GoApp<'_>, calls: u64, at_once: usize, requests: u64) -> Result<Verdict> {
+fn measure(context: &Context, app: GoApp<'_>, work: Work) -> Result<()> {
     let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(10).start()?;
     let app = app.calling(&leaf).start()?;
-    let agent = Agent::attach(&context.dir, &pids(&[&app, &leaf]), &Options::default())?;
-    Plan::new(app.target(), at_once, Until::Requests(requests), "/work/{n}").run()?.all_good()?;
+    judged(context, &app, &leaf, work)
+}
+
+/// The calls of a program that runs in front of another.
+fn judged(context: &Context, app: &App, leaf: &App, work: Work) -> Result<()> {
+    let Work { calls, warm, requests, at_once } = work;
+    let agent = Agent::attach(&context.dir, &pids(&[app, leaf]), &Options::default())?;
+    let mut plan = Plan::new(app.target(), at_once, Until::Requests(warm), "/work/{n}");
+    if warm > 0 {
+        plan.run()?.all_good()?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    (plan.first, plan.until) = (warm + 1, Until::Requests(requests));
+    plan.run()?.all_good()?;
     std::thread::sleep(SETTLE + Duration::from_millis(500));
     let report = agent.stop()?;
     report.stats.check_balance()?;
-    let verdict = judge::calls(&report.spans, &app.name, 1, requests, calls);
+    let before = judge::calls(&report.spans, &app.name, 1, warm, calls);
+    ensure!(before.wrong == 0, "wrong parents while it warms up: {}", before.line());
+    let verdict = judge::calls(&report.spans, &app.name, warm + 1, warm + requests, calls);
     println!("    {} at {at_once}: {} {:?}", app.name, verdict.line(), verdict.sources);
-    Ok(verdict)
+    check(&verdict)
 }
 
-fn check(verdict: &Verdict, share: f64) -> Result<()> {
+fn check(verdict: &Verdict) -> Result<()> {
     ensure!(verdict.wrong == 0, "wrong parents: {}", verdict.line());
     ensure!(verdict.missing == 0 && verdict.surplus == 0, "spans and calls differ: {}", verdict.line());
-    ensure!(verdict.right_share() >= share, "too few parents: {}", verdict.line());
+    ensure!(verdict.right_share() >= NEARLY_ALL, "too few parents: {}", verdict.line());
     Ok(())
 }
 
-/// From the first request on: nothing is learnt.
-fn mode(context: &Context, mode: &str, calls: u64, share: f64) -> Result<()> {
+/// From the first request on, where nothing has to be found out.
+fn mode(context: &Context, mode: &str, calls: u64, warm: u64) -> Result<()> {
     for at_once in [8, 64] {
         let app = GoApp::new(Program::Web, mode, &context.dir);
-        check(&measure(context, app, calls, at_once, 1_000)?, share)?;
+        measure(context, app, Work { calls, warm, requests: 1_000, at_once })?;
     }
     Ok(())
 }
@@ -70,7 +93,7 @@ fn versions(context: &Context) -> Result<()> {
     for go in ["1.21.13", "1.22.12", "1.23.12", "1.24.11", "1.25.5"] {
         let name = format!("go-{go}");
         let app = GoApp::new(Program::Web, "child", &context.dir).by(go).named(&name);
-        check(&measure(context, app, 1, 16, 500)?, NEARLY_ALL)?;
+        measure(context, app, Work { calls: 1, warm: 0, requests: 500, at_once: 16 })?;
     }
     Ok(())
 }
@@ -78,16 +101,25 @@ fn versions(context: &Context) -> Result<()> {
 fn variants(context: &Context) -> Result<()> {
     for variant in [Variant::Stripped, Variant::Pie, Variant::Cgo] {
         let name = format!("go-{variant:?}").to_lowercase();
-        // A starter that does nothing itself is read from memory, which takes the program's tables.
+        // A starter that does nothing itself is looked for in memory and by a probe, which takes the program's tables.
         let app = GoApp::new(Program::Web, "grandchild", &context.dir).built(variant).named(&name);
-        check(&measure(context, app, 1, 16, 500)?, NEARLY_ALL)?;
+        measure(context, app, Work { calls: 1, warm: WARM, requests: 500, at_once: 16 })?;
     }
     Ok(())
+}
+
+/// Calls by TLS, whose bytes a goroutine of the connection encrypts and writes.
+fn tls(context: &Context) -> Result<()> {
+    let certs = Certs::make(&context.dir)?;
+    let leaf =
+        GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(10).tls(&certs).start()?;
+    let app = GoApp::new(Program::Web, "child", &context.dir).calling_tls(&leaf, &certs).start()?;
+    judged(context, &app, &leaf, Work { calls: 1, warm: 0, requests: 500, at_once: 16 })
 }
 
 /// Stacks that move all the time, and a collector that stops the world.
 fn collections(context: &Context) -> Result<()> {
     let app = GoApp::new(Program::Web, "errgroup", &context.dir).named("go-collections");
     let app = app.env("GODEBUG", "gcstoptheworld=1,gcshrinkstackoff=0").env("GOGC", "5");
-    check(&measure(context, app, 5, 16, 500)?, NEARLY_ALL)
+    measure(context, app, Work { calls: 5, warm: 0, requests: 500, at_once: 16 })
 }

@@ -14,6 +14,7 @@ use crate::certs::Certs;
 use crate::golang::{self, GoApp, Program, Variant};
 use crate::judge;
 use crate::runner::{Case, Context, full};
+use crate::secure::{Server, Speaker};
 use crate::spans::{Kind, Span};
 
 const LIMIT: Duration = Duration::from_secs(150);
@@ -23,6 +24,8 @@ const CALLS: u64 = 68 * 60;
 pub(super) const CASES: &[Case] = &[
     Case { name: "grpc/go_every_status", seconds: 180, run: |c| go(c, None) },
     Case { name: "grpc/go_old_stripped", seconds: 180, run: |c| go(c, Some(golang::OLDEST)) },
+    Case { name: "grpc/python_server", seconds: 120, run: python_server },
+    Case { name: "grpc/python_client", seconds: 120, run: python_client },
     Case { name: "grpc/attach_in_mid_stream", seconds: 120, run: mid_stream },
     Case { name: "grpc/attach_late", seconds: 120, run: attach_late },
     Case { name: "grpc/chain_of_three", seconds: 120, run: chain },
@@ -154,6 +157,31 @@ fn go_tls(context: &Context) -> Result<()> {
     let server = GoApp::new(Program::Rpc, "direct", &context.dir).named("work");
     let client = GoApp::client_of(Program::Rpc, calls(), 8, 50, &context.dir)?;
     both_sides(context, server, client, Some(&certs))
+}
+
+fn python_server(context: &Context) -> Result<()> {
+    let server = Server::Rpc.start(&context.dir, None, None)?;
+    let client = GoApp::client_of(Program::Rpc, 68 * 15, 8, 8, &context.dir)?.calling(&server);
+    let mut client = client.start_client()?;
+    let agent = Agent::attach(&context.dir, &[server.pids(), client.pids()].concat(), &Options::default())?;
+    let calls = client.run(LIMIT)?;
+    std::thread::sleep(SETTLE);
+    let report = agent.stop()?;
+    check("server", &report, Kind::Server, &server.name, calls)?;
+    check("client", &report, Kind::Client, "go-rpc-client", calls)?;
+    joined(&report, &server.name, calls)
+}
+
+fn python_client(context: &Context) -> Result<()> {
+    let server = GoApp::new(Program::Rpc, "direct", &context.dir).named("work").start()?;
+    let mut client = Speaker::Rpc.start(&server, 68 * 15, [4, 4], None, &context.dir)?;
+    let agent = Agent::attach(&context.dir, &[server.pids(), client.pids()].concat(), &Options::default())?;
+    let calls = client.run(LIMIT)?;
+    std::thread::sleep(SETTLE);
+    let report = agent.stop()?;
+    check("server", &report, Kind::Server, &server.name, calls)?;
+    check("client", &report, Kind::Client, "grpcio-client", calls)?;
+    joined(&report, &server.name, calls)
 }
 
 /// Streams that are open when the agent comes: nothing wrong is said of them, and calls that begin later are right.

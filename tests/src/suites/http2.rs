@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{SETTLE, check_most};
 use crate::agent::{Agent, Options, Report};
@@ -16,7 +16,7 @@ use crate::load::h2load;
 use crate::paths;
 use crate::proc::capture;
 use crate::runner::{Case, Context, full};
-use crate::secure::{Protocol, Server};
+use crate::secure::{Protocol, Server, Speaker};
 use crate::spans::{Kind, Span};
 
 /// Connections of h2load.
@@ -28,9 +28,24 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "http2/nginx_h2c_10", seconds: 90, run: |c| h2load(c, Server::Nginx(Protocol::H2c), 10) },
     Case { name: "http2/nginx_h2c_100", seconds: 90, run: |c| h2load(c, Server::Nginx(Protocol::H2c), 100) },
     Case { name: "http2/node_h2c_1", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2c), 1) },
+    Case { name: "http2/node_h2c_10", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2c), 10) },
+    Case { name: "http2/node_h2c_100", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2c), 100) },
     Case { name: "http2/curl_prior_knowledge", seconds: 60, run: curl_prior_knowledge },
     Case { name: "http2/curl_upgrade", seconds: 60, run: curl_upgrade },
     Case { name: "http2/go_both_sides", seconds: 90, run: go_both_sides },
+    Case { name: "http2/node_both_sides", seconds: 90, run: node_both_sides },
+    Case { name: "http2/attach_late", seconds: 120, run: attach_late },
+];
+
+/// Those that need the plaintext of TLS.
+pub(super) const TLS_CASES: &[Case] = &[
+    Case { name: "http2/nginx_tls_1", seconds: 90, run: |c| h2load(c, Server::Nginx(Protocol::H2), 1) },
+    Case { name: "http2/nginx_tls_10", seconds: 90, run: |c| h2load(c, Server::Nginx(Protocol::H2), 10) },
+    Case { name: "http2/nginx_tls_100", seconds: 90, run: |c| h2load(c, Server::Nginx(Protocol::H2), 100) },
+    Case { name: "http2/node_tls_1", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2), 1) },
+    Case { name: "http2/node_tls_10", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2), 10) },
+    Case { name: "http2/node_tls_100", seconds: 90, run: |c| h2load(c, Server::Node(Protocol::H2), 100) },
+    Case { name: "http2/httpx_tls", seconds: 90, run: httpx },
 ];
 
 /// What a span says of its request.
@@ -177,4 +192,78 @@ fn go_both_sides(context: &Context) -> Result<()> {
     check("server", &report, Kind::Server, &app.name, &truth)?;
     check("client", &report, Kind::Client, "go-web-client", &truth)?;
     joined("server", &report, &app.name, requests)
+}
+
+fn node_both_sides(context: &Context) -> Result<()> {
+    let app = Server::Node(Protocol::H2c).start(&context.dir, None, None)?;
+    let requests = if full() { 50_000 } else { 3_000 };
+    let mut client = Speaker::Node(Protocol::H2c).start(&app, requests, [4, 16], None, &context.dir)?;
+    let pids = [app.pids(), client.pids()].concat();
+    let agent = Agent::attach(&context.dir, &pids, &Options::default())?;
+    client.run(LIMIT)?;
+    std::thread::sleep(SETTLE);
+    let report = agent.stop()?;
+    let truth = leaves("GET", requests);
+    check("server", &report, Kind::Server, &app.name, &truth)?;
+    check("client", &report, Kind::Client, "node-client", &truth)?;
+    joined("server", &report, &app.name, requests)
+}
+
+/// httpx over TLS, one connection.
+fn httpx(context: &Context) -> Result<()> {
+    let certs = Certs::make(&context.dir)?;
+    let app = Server::Node(Protocol::H2).start(&context.dir, Some(&certs), None)?;
+    let mut client = Speaker::Httpx.start(&app, 300, [1, 8], Some(&certs), &context.dir)?;
+    let pids = [app.pids(), client.pids()].concat();
+    let agent = Agent::attach(&context.dir, &pids, &Options::default())?;
+    client.run(LIMIT)?;
+    std::thread::sleep(SETTLE);
+    let report = agent.stop()?;
+    let truth = leaves("GET", 300);
+    check("server", &report, Kind::Server, &app.name, &truth)?;
+    check("client", &report, Kind::Client, "httpx-client", &truth)
+}
+
+/// 100 connections that are older than the agent: what is shown is right; what is not known is not shown; and the share that is
+/// known grows, because clients put new fields into their tables as they go.
+fn attach_late(context: &Context) -> Result<()> {
+    let app = go_server(context)?;
+    let requests = if full() { 50_000 } else { 6_000 };
+    let client = GoApp::client_of(Program::Web, requests, 100, 1, &context.dir)?;
+    let mut client = client.http2().calling(&app).arg(&["-warm", "300"]).start_client()?;
+    let agent = Agent::attach(&context.dir, &app.pids(), &Options::default())?;
+    client.run(LIMIT)?;
+    std::thread::sleep(SETTLE);
+    let report = agent.stop()?;
+    let mut spans: Vec<&Span> = report.spans.at(Kind::Server, &app.name).collect();
+    spans.sort_by_key(|span| span.start);
+    let mut shares = Vec::new();
+    let tenth = (spans.len() / 10).max(1);
+    for part in spans.chunks(tenth) {
+        let known = part.iter().filter(|span| span.path().starts_with("/leaf/")).count();
+        shares.push(100 * known / part.len());
+    }
+    println!(
+        "    {} spans of {requests} requests; known paths, by tenths of the time: {shares:?} %",
+        spans.len()
+    );
+    let mut numbers: Vec<u64> = spans.iter().filter_map(|span| span.request_number()).collect();
+    let all = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    ensure!(numbers.len() == all, "a path was shown twice");
+    ensure!(numbers.last().is_none_or(|last| *last <= requests), "a path was shown that nobody asked for");
+    let odd = spans.iter().find(|span| {
+        span.number("http.response.status_code").is_some_and(|status| status != 200)
+            || span.get("http.request.method").is_some_and(|method| !["GET", "_OTHER"].contains(&method))
+    });
+    ensure!(odd.is_none(), "a wrong status or method: {odd:?}");
+    let last =
+        shares.last().copied().with_context(|| format!("there is no span\n{}", report.stats.table()))?;
+    ensure!(
+        last >= 99 && shares.first().is_some_and(|first| *first <= last),
+        "{shares:?}\n{}",
+        report.stats.table()
+    );
+    check_most("late", spans.len() as u64, requests, &report)
 }

@@ -2,10 +2,8 @@
 //! seen exactly once, those of others never, whatever was loaded, replaced, deleted or hidden, and nothing is left.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,8 +12,9 @@ use serde_json::Value;
 use super::{privileges, until};
 use crate::agent::{Agent, Options, once};
 use crate::bpf::Owned;
-use crate::proc::{Proc, capture};
+use crate::proc::capture;
 use crate::runner::{Case, Context, skip};
+use crate::told::{self, ANSWER, Told, trials};
 use crate::{paths, toolbox};
 
 pub(super) const CASES: &[Case] = &[
@@ -39,7 +38,6 @@ pub(super) const CASES: &[Case] = &[
 
 /// Time to look at a library and attach.
 const SEEN: Duration = Duration::from_millis(500);
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// How probes are attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,11 +55,11 @@ fn options(kind: Kind, probes: &str) -> Options {
 }
 
 fn compile(context: &Context, name: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
-    let to = context.dir.join(name);
-    let mut command = Command::new(paths::need("cc")?);
-    command.args(flags).arg("-o").arg(&to).arg(paths::app("probes").join(source));
-    capture(&mut command).with_context(|| format!("cannot compile {source} with {flags:?}"))?;
-    Ok(to)
+    told::compile(&context.dir, name, source, flags)
+}
+
+fn start(context: &Context, program: &Path) -> Result<Told> {
+    Told::start(&context.dir, &mut Command::new(program))
 }
 
 fn program(context: &Context, name: &str) -> Result<PathBuf> {
@@ -70,53 +68,6 @@ fn program(context: &Context, name: &str) -> Result<PathBuf> {
 
 fn library(context: &Context, name: &str) -> Result<PathBuf> {
     compile(context, name, "library.c", &["-O2", "-fPIC", "-shared"])
-}
-
-/// A running program that does what it is told.
-struct Told {
-    proc: Proc,
-    answers: usize,
-}
-
-impl Told {
-    fn start(context: &Context, command: &mut Command) -> Result<Self> {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("told{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut proc = Proc::start(&name, command.env("SPANWISE_KEEP_STDIN", "yes"), &context.dir)?;
-        proc.wait_line("ready", ANSWER)?;
-        Ok(Self { proc, answers: 0 })
-    }
-
-    fn of(context: &Context, program: &Path) -> Result<Self> {
-        Self::start(context, &mut Command::new(program))
-    }
-
-    fn send(&mut self, line: &str) -> Result<()> {
-        let input = self.proc.stdin().context("the program has no standard input")?;
-        writeln!(input, "{line}")?;
-        Ok(input.flush()?)
-    }
-
-    /// Says a line and waits until it is done. What the program added up.
-    fn tell(&mut self, line: &str) -> Result<u64> {
-        self.send(line)?;
-        self.answers += 1;
-        let answers = self.answers;
-        let done = |proc: &Proc| proc.stdout().lines().filter(|line| line.starts_with("done")).count();
-        until(ANSWER, line, || done(&self.proc) >= answers)?;
-        let text = self.proc.stdout();
-        let last = text.lines().rfind(|line| line.starts_with("done")).unwrap_or_default();
-        last.split(' ').nth(1).and_then(|sum| sum.parse().ok()).with_context(|| format!("it said {last}"))
-    }
-}
-
-/// Hits and sums of the sites under test, by their numbers.
-fn trials(agent: &Agent) -> Result<Vec<(u64, u64)>> {
-    let entries = Owned::by(agent.proc.pid())?.dump("TRIAL")?;
-    Ok(entries
-        .into_iter()
-        .map(|words| (words.first().copied().unwrap_or(0), words.get(1).copied().unwrap_or(0)))
-        .collect())
 }
 
 fn expect(agent: &Agent, site: usize, what: &str, expected: (u64, u64)) -> Result<()> {
@@ -139,8 +90,8 @@ fn hits(context: &Context, kind: Kind) -> Result<()> {
         [&["-O2"][..], &["-O0"], &["-O2", "-no-pie"], &["-O2", "-fcf-protection=full"], &["-O2", "-g"]]
     {
         let built = compile(context, "program", "program.c", flags)?;
-        let mut traced = Told::of(context, &built)?;
-        let mut other = Told::of(context, &built)?;
+        let mut traced = start(context, &built)?;
+        let mut other = start(context, &built)?;
         let agent = Agent::attach(&context.dir, &traced.proc.pids(), &options(kind, "program:work"))?;
         other.tell("work 500")?;
         traced.tell(&format!("work {CALLS}"))?;
@@ -189,7 +140,7 @@ fn breakpoints(pid: u32, file: &Path) -> Result<usize> {
 /// Results of calls are seen where they end, with the caller's argument.
 fn results(context: &Context) -> Result<()> {
     let built = program(context, "program")?;
-    let mut told = Told::of(context, &built)?;
+    let mut told = start(context, &built)?;
     let agent = Agent::attach(&context.dir, &told.proc.pids(), &options(Kind::Links, "program:caller>work"))?;
     told.tell("caller 300")?;
     expect(&agent, 0, "results of work in caller", (300, sum(300) + 300 * 7))?;
@@ -200,7 +151,7 @@ fn results(context: &Context) -> Result<()> {
 fn fork_and_exec(context: &Context) -> Result<()> {
     let built = program(context, "program")?;
     let second = program(context, "second")?;
-    let mut told = Told::of(context, &built)?;
+    let mut told = start(context, &built)?;
     let probes = "program:work,second:work";
     let agent = Agent::attach(&context.dir, &told.proc.pids(), &options(Kind::Links, probes))?;
     told.tell("fork 200")?;
@@ -219,7 +170,7 @@ fn fork_and_exec(context: &Context) -> Result<()> {
 
 fn loaded_late(context: &Context) -> Result<()> {
     let (built, lib) = (program(context, "program")?, library(context, "libtrial_a.so")?);
-    let mut told = Told::of(context, &built)?;
+    let mut told = start(context, &built)?;
     let probes = "libtrial_a:lib_work,libtrial_b:lib_work";
     let agent = Agent::attach(&context.dir, &told.proc.pids(), &options(Kind::Links, probes))?;
     // By now the agent has given up its privileges.
@@ -253,7 +204,7 @@ fn other_mount_namespace(context: &Context) -> Result<()> {
     );
     let mut command = Command::new(paths::need("unshare")?);
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-    let mut told = Told::start(context, &mut command)?;
+    let mut told = Told::start(&context.dir, &mut command)?;
     ensure!(!room.join("bin/inside").exists(), "the file system is seen from outside");
     let agent = Agent::attach(&context.dir, &told.proc.pids(), &options(Kind::Links, "inside:work"))?;
     told.tell("work 100")?;
@@ -264,7 +215,7 @@ fn other_mount_namespace(context: &Context) -> Result<()> {
 
 fn deleted(context: &Context) -> Result<()> {
     let (built, lib) = (program(context, "program")?, library(context, "libtrial.so")?);
-    let mut told = Told::of(context, &built)?;
+    let mut told = start(context, &built)?;
     told.tell(&format!("load {}", lib.display()))?;
     fs::remove_file(&built)?;
     fs::remove_file(&lib)?;
@@ -286,7 +237,7 @@ fn few_capabilities(context: &Context) -> Result<()> {
         return skip("setpriv is not installed");
     }
     let (built, lib) = (program(context, "program")?, library(context, "libtrial.so")?);
-    let mut told = Told::of(context, &built)?;
+    let mut told = start(context, &built)?;
     let probes = "program:work,libtrial:lib_work";
     let user = privileges::as_user(65_534, &privileges::SET);
     let user: Vec<&str> = user.iter().map(String::as_str).collect();
@@ -311,7 +262,7 @@ fn stack_growth(context: &Context) -> Result<()> {
     build.arg("build").arg("-o").arg(&built).arg(".").current_dir(paths::app("probes").join("growth"));
     capture(&mut build).context("cannot build tests/apps/probes/growth")?;
     let run = |naive: bool| -> Result<(u64, u64)> {
-        let mut told = Told::of(context, &built)?;
+        let mut told = start(context, &built)?;
         let mut options = options(Kind::Links, "growth:main.large");
         if naive {
             options = options.env("SPANWISE_PLACEMENT", "naive");
@@ -335,7 +286,7 @@ fn stack_growth(context: &Context) -> Result<()> {
 /// A hundred probes are there, and gone within a second.
 fn hundred(context: &Context, kind: Kind) -> Result<()> {
     let built = program(context, "program")?;
-    let mut told = Told::of(context, &built)?;
+    let mut told = start(context, &built)?;
     let list: Vec<String> = names().map(|name| format!("program:{name}")).collect();
     let mut agent = Agent::attach(&context.dir, &told.proc.pids(), &options(kind, &list.join(",")))?;
     told.tell("many")?;
@@ -367,29 +318,11 @@ fn names() -> impl Iterator<Item = String> {
 
 fn listed(context: &Context) -> Result<()> {
     let built = program(context, "program")?;
-    let told = Told::of(context, &built)?;
-    let pid = told.proc.pid().to_string();
-    // The list is made by another process, which needs the same environment.
-    let mut command = Command::new(paths::agent()?);
-    command
-        .args(["ps", "--json", "--probes", &pid])
-        .env("SPANWISE_TEST_PROBES", "program:work,program:nothing");
-    let json: Value = serde_json::from_str(&capture(&mut command)?)?;
-    let file = json
-        .pointer("/files")
-        .and_then(|files| files.as_array())
-        .into_iter()
-        .flatten()
-        .find(|file| file.pointer("/path").is_some_and(|path| *path == *built.to_string_lossy()));
-    let trial = file
-        .and_then(|file| file["instruments"].as_array()?.iter().find(|one| one["name"] == "trial"))
-        .with_context(|| format!("the program is not listed: {json:#}"))?;
-    let site = trial.pointer("/sites/0").context("no site")?;
-    ensure!(site["function"] == "work" && site["why"].is_string(), "{site:#}");
-    ensure!(
-        trial.pointer("/refusals/0").is_some_and(|said| said == "nothing: the file names no such function"),
-        "{trial:#}"
-    );
+    let told = start(context, &built)?;
+    let trial = told::listed(told.proc.pid(), "program:work,program:nothing")?;
+    let of = |pointer: &str| trial.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    ensure!(of("/sites/0/function") == "work" && !of("/sites/0/why").is_empty(), "{trial:#}");
+    ensure!(of("/refusals/0") == "nothing: the file names no such function", "{trial:#}");
     ensure!(
         Owned::by(told.proc.pid())?.programs() == 0 && breakpoints(told.proc.pid(), &built)? == 0,
         "something was attached"

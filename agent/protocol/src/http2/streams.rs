@@ -119,6 +119,8 @@ impl Streams {
             let side = stream.side(flow);
             if side.stage != Stage::Over {
                 side.doubt.get_or_insert(begun);
+                // Nor is it known what of the body was missed.
+                side.messages.hole(u64::MAX);
             }
         }
     }

@@ -7,6 +7,7 @@
 mod grpc;
 mod http1;
 mod http2;
+mod starts;
 mod tls;
 
 use std::collections::HashMap;
@@ -27,9 +28,9 @@ impl Instrument for Golang {
 
     fn programs(&self) -> &'static [&'static str] {
         use spanwise_common::names::program::{
-            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES,
+            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES, GO_STARTS,
         };
-        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_H2_CALL, GO_SERVES, GO_CALLS, GO_OPENS]
+        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_H2_CALL, GO_SERVES, GO_CALLS, GO_OPENS, GO_STARTS]
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
@@ -41,6 +42,7 @@ impl Instrument for Golang {
         let mut names: Vec<&str> = Vec::new();
         names.extend(tls::FUNCTIONS);
         names.extend(http1::FUNCTIONS);
+        names.extend(starts::FUNCTIONS);
         names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.calls[0], kind.calls[1]]));
         names.extend(grpc::FUNCTIONS);
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
@@ -51,6 +53,7 @@ impl Instrument for Golang {
         }
         tls::look(&program, facts, &mut found);
         http1::look(&program, facts, &mut found);
+        starts::look(&program, facts, &mut found);
         http2::look(&program, facts, &mut found);
         grpc::look(&program, facts, &mut found);
         found.notes.dedup();

@@ -48,7 +48,7 @@ pub(crate) fn btf() -> Row {
 
 /// What `spanwise doctor --json` says.
 pub(crate) fn doctor(dir: &Path) -> Result<Value> {
-    let (code, stdout, stderr) = agent::once(dir, &["doctor", "--json"], Duration::from_secs(60))?;
+    let (code, stdout, stderr) = agent::once(dir, &["doctor", "--json"], Duration::from_secs(240))?;
     ensure!(code == Some(0), "`spanwise doctor` ended with {code:?}:\n{stderr}");
     serde_json::from_str(&stdout).context("`spanwise doctor --json` is not JSON")
 }

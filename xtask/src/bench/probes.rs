@@ -1,0 +1,104 @@
+//! `bench --only probes`: what a probe costs by the instruction under it. In: a program with one function for each kind of
+//! instruction, and a clock. Out: a table of nanoseconds a hit: the program of the probe alone, and the whole trap, also as a part of
+//! what it costs on `cmp`, with which Go's functions begin and where other tracers put theirs.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use spanwise_tests::agent::{Agent, Options};
+use spanwise_tests::bpf::{self, Owned};
+use spanwise_tests::cleanup;
+use spanwise_tests::told::{Told, compile, listed, trials};
+
+const FUNCTIONS: [&str; 10] = [
+    "site_cmp",
+    "site_sub",
+    "site_mov",
+    "site_endbr64",
+    "site_ret",
+    "site_push",
+    "site_nop",
+    "site_jcc",
+    "site_jmp",
+    "site_call",
+];
+const CALLS: u64 = 20_000;
+
+struct Row {
+    instruction: String,
+    class: String,
+    hits_per_call: f64,
+    /// Nanoseconds of the probe's program.
+    program: f64,
+    /// Nanoseconds of everything.
+    trap: f64,
+}
+
+/// Prints the table.
+pub(super) fn main(rounds: u64) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("spanwise-bench-").tempdir()?;
+    cleanup::add_folder(folder.path());
+    let built = compile(folder.path(), "sites", "sites.c", &["-O2"])?;
+    let mut rows = Vec::new();
+    for function in FUNCTIONS {
+        let mut told = Told::start(folder.path(), &mut Command::new(&built))?;
+        let wanted = format!("sites:{function}+");
+        let line = format!("clock {function} {CALLS}");
+        let options = Options::default().env("SPANWISE_TEST_PROBES", &wanted);
+        let (mut bare, mut probed) = (u64::MAX, u64::MAX);
+        let (mut hits, mut program) = (0.0, f64::INFINITY);
+        for _ in 0..rounds {
+            bare = bare.min(told.tell(&line)?);
+            let agent = Agent::attach(folder.path(), &[told.proc.pid()], &options)?;
+            probed = probed.min(told.tell(&line)?);
+            hits = per(trials(&agent)?.first().map_or(0, |site| site.0), CALLS);
+            // Measuring the programs costs something by itself, so it has a turn of its own.
+            let measuring = bpf::measure()?;
+            let owned = Owned::by(agent.proc.pid())?;
+            let before = owned.costs()?.get("up_trial").copied().unwrap_or_default();
+            told.tell(&line)?;
+            let after = owned.costs()?.get("up_trial").copied().unwrap_or_default();
+            drop(measuring);
+            program = program.min(per(after.1 - before.1, (after.0 - before.0).max(1)));
+            agent.stop()?;
+        }
+        let (instruction, class) = site(told.proc.pid(), &wanted)?;
+        rows.push(Row {
+            instruction,
+            class,
+            hits_per_call: hits,
+            program,
+            trap: per(probed.saturating_sub(bare), CALLS),
+        });
+    }
+    let first = rows.first().map_or(1.0, |row| row.trap);
+    println!(
+        "\n{:<20} {:<8} {:>9} {:>11} {:>9} {:>12}",
+        "instruction", "class", "hits/call", "program, ns", "trap, ns", "of cmp's"
+    );
+    for row in &rows {
+        let Row { instruction, class, hits_per_call, program, trap } = row;
+        println!(
+            "{instruction:<20} {class:<8} {hits_per_call:>9.3} {program:>11.0} {trap:>9.0} {:>12.3}",
+            trap / first
+        );
+    }
+    ensure!(rows.iter().all(|row| row.hits_per_call == 1.0), "a site is not hit once a call");
+    Ok(())
+}
+
+/// What `ps --probes` says of the one site.
+fn site(pid: u32, wanted: &str) -> Result<(String, String)> {
+    let trial = listed(pid, wanted)?;
+    let text = |key: &str| {
+        let value = trial.pointer(&format!("/sites/0/{key}")).and_then(Value::as_str);
+        value.map(str::to_owned).with_context(|| format!("no site for {wanted}: {trial}"))
+    };
+    Ok((text("instruction")?, text("class")?))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a few calls")]
+fn per(total: u64, count: u64) -> f64 {
+    total as f64 / count as f64
+}
