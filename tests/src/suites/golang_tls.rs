@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use super::SETTLE;
-use crate::agent::{Agent, Options, Report};
+use crate::agent::{Agent, Options, Report, once};
 use crate::apps::{App, pids};
 use crate::certs::Certs;
 use crate::golang::{GoApp, Program, Variant};
@@ -21,6 +22,7 @@ const REQUESTS: u64 = 600;
 const ROUNDS: usize = 12;
 
 pub(super) const CASES: &[Case] = &[
+    Case { name: "golang_tls/sites", seconds: 400, run: sites },
     Case { name: "golang_tls/http1", seconds: 60, run: |c| web(c, &Way::new("direct")) },
     Case {
         name: "golang_tls/http1_child_pie",
@@ -58,6 +60,54 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "golang_tls/older_connections", seconds: 60, run: older_connections },
     Case { name: "golang_tls/attach_rounds", seconds: 120, run: attach_rounds },
 ];
+
+/// Releases of Go, the last is that installed.
+const RELEASES: [Option<&str>; 6] =
+    [Some("1.21.13"), Some("1.22.12"), Some("1.23.12"), Some("1.24.11"), Some("1.25.5"), None];
+
+/// Every release gets every hook, stripped too, each at an instruction that the kernel emulates, and nothing is refused.
+fn sites(context: &Context) -> Result<()> {
+    let web =
+        ["go_encrypt", "go_decrypt", "go_http_call", "go_serves", "go_serves", "go_h2_call", "go_h2_call"];
+    let rpc = ["go_encrypt", "go_decrypt", "go_serves", "go_calls", "go_opens"];
+    for release in RELEASES {
+        for (program, mut wanted) in [(Program::Web, web.to_vec()), (Program::Rpc, rpc.to_vec())] {
+            let way = Way { go: release, ..Way::new("direct").built(Variant::Stripped) };
+            let app = way.app(program, "direct", context).start()?;
+            let pid = app.pids().first().context("no process")?.to_string();
+            let (code, out, err) = once(&context.dir, &["ps", "--probes", &pid, "--json"], LIMIT)?;
+            ensure!(code == Some(0), "ps --probes: {err}");
+            let told: Value = serde_json::from_str(&out)?;
+            let all = |key: &str| -> Vec<Value> {
+                let instruments = told.get("files").and_then(Value::as_array).into_iter().flatten();
+                let instruments = instruments
+                    .flat_map(|file| file.get("instruments").and_then(Value::as_array).into_iter().flatten());
+                instruments
+                    .flat_map(|one| one.get(key).and_then(Value::as_array).cloned().unwrap_or_default())
+                    .collect()
+            };
+            let (refusals, notes) = (all("refusals"), all("notes"));
+            ensure!(
+                refusals.is_empty() && notes.is_empty(),
+                "{release:?} {program:?}: {refusals:?} {notes:?}"
+            );
+            let mut found = Vec::new();
+            for site in all("sites") {
+                let class = site.get("class").and_then(Value::as_str).unwrap_or_default();
+                ensure!(
+                    matches!(class, "push" | "jump" | "call"),
+                    "{release:?} {program:?}: a dear site: {site}"
+                );
+                found.push(site.get("program").and_then(Value::as_str).unwrap_or_default().to_owned());
+            }
+            found.sort_unstable();
+            wanted.sort_unstable();
+            ensure!(found == wanted, "{release:?} {program:?}: {found:?}, not {wanted:?}");
+        }
+        println!("    {}: every hook of web and rpc", release.unwrap_or("installed"));
+    }
+    Ok(())
+}
 
 /// How the programs are built and call.
 #[derive(Clone, Copy)]
