@@ -15,7 +15,7 @@ pub const BUDGET_FRAMES: u32 = 8192;
 /// Bodies of frames up to this length are shipped with the frame (they may be several messages of a call).
 pub const MAX_SMALL_BODY: u32 = 256;
 /// Segments of a scatter/gather list that are looked at in one transfer.
-pub const MAX_IOVEC: usize = 8;
+pub const MAX_IOVEC: usize = 32;
 /// Bytes of the end of a transfer that travel with every record: enough to see `0\r\n\r\n`.
 pub const TAIL: usize = 8;
 /// Capacity of the ring buffer in bytes (power of two, multiple of the page size).

@@ -27,6 +27,7 @@ pub struct Seqs {
 }
 
 /// What kind of stream a socket is.
+#[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// TCP over either IP version.

@@ -15,7 +15,7 @@ use crate::maps::{COUNTERS, EVENTS, SCRATCH};
 use crate::read::{masked, word};
 use crate::tls;
 use crate::uring;
-use crate::user::{Call, capture};
+use crate::user::{Call, capture_transfer, place_transfer};
 
 /// Every counter of this CPU.
 pub type Counters = [u64; count::COUNT as usize];
@@ -82,6 +82,7 @@ pub fn header(kind: Kind, size: usize, id: u64) -> Header {
 }
 
 /// A transfer that completed, as a plane saw it.
+#[derive(Clone, Copy)]
 pub struct Transfer {
     /// Connection key.
     pub key: u64,
@@ -103,9 +104,35 @@ pub struct Transfer {
     pub plane: u8,
 }
 
-/// Accounts for a transfer and ships what its connection's budget allows. `place` is asked only if bytes are wanted.
+/// Accounts for a transfer and ships what its connection's budget allows.
 #[inline(always)]
 pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: per-CPU scratch.
+    unsafe {
+        (*scratch).transfer = *t;
+        (*scratch).call = match call {
+            Some(call) => call,
+            None => Call::NOTHING,
+        };
+    }
+    tell_transfer();
+    Some(())
+}
+
+/// The same for the transfer and the call in the scratch. A global function: the verifier looks at it once, and not for every way
+/// to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell_transfer() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (t, call) = unsafe { ((*scratch).transfer, (*scratch).call) };
+    u32::from(tell(&t, &call).is_some())
+}
+
+#[inline(always)]
+fn tell(t: &Transfer, call: &Call) -> Option<()> {
     let counters = counters()?;
     counters[count::SEEN as usize] += 1;
     counters[count::BYTES as usize] += u64::from(t.moved);
@@ -116,10 +143,7 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
     if fresh {
         open(t, state);
     }
-    if t.bits & proc::TLS != 0
-        && t.moved != 0
-        && let Some(call) = &call
-    {
+    if t.bits & proc::TLS != 0 && t.moved != 0 {
         tls::records::inside(t, call, &mut state.info);
     }
     let starts = state.last != t.direction.0;
@@ -156,19 +180,15 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
         return None;
     }
     // Of the first burst of the client, which may be the second of all.
-    if state.verdict == verdict::UNKNOWN
-        && starts
-        && state.bursts <= 2
-        && let Some(call) = &call
-    {
+    if state.verdict == verdict::UNKNOWN && starts && state.bursts <= 2 {
         recognise(call, t.moved, state);
     }
     // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
     let unseen = t.direction == Direction::RECV && before != 0 && t.moved != 0 && seq != before;
     if state.verdict == verdict::HTTP2 && t.moved != 0 {
-        return frames::ship(t, state, call, seq, starts, unseen);
+        return frames::ship(t, state, seq, starts, unseen);
     }
-    ship(t, state, call, seq, starts, unseen, counters)
+    ship(t, state, seq, starts, unseen, counters)
 }
 
 /// Sequence number of the transfer's first byte.
@@ -195,7 +215,6 @@ fn sequence(t: &Transfer, state: &mut State) -> u32 {
 fn ship(
     t: &Transfer,
     state: &mut State,
-    call: Option<Call>,
     seq: u32,
     starts: bool,
     unseen: bool,
@@ -217,13 +236,9 @@ fn ship(
     if t.moved == 0 {
         bits |= flags::EOF;
     } else {
-        let place = match call {
-            Some(call) => call.place(i64::from(t.moved), t.id),
-            None => crate::user::Place::Nowhere,
-        };
-        let (got, found) = capture(scratch, place, t.moved, want, t.direction);
-        captured = got;
-        bits |= found;
+        place_transfer();
+        captured = masked(capture_transfer(want), MAX_PAYLOAD as u32 - 1);
+        bits |= scratch.walk.found as u16;
     }
     if t.bits & proc::TLS != 0 {
         tls::hello::note(t, &scratch.payload, captured, seq, &mut state.info);

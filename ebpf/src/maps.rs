@@ -8,6 +8,9 @@ use spanwise_common::event::Data;
 use spanwise_common::golang::{Layout, MAX_LAYOUTS};
 use spanwise_common::limits::{MAX_CONNS, MAX_PAYLOAD, MAX_PROCS, MAX_TRIALS, RING_BYTES};
 
+use crate::emit::Transfer;
+use crate::user::{Call, Place};
+
 /// Records for user space. Written by every program, read by the agent, which polls: no wake-ups.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
@@ -41,7 +44,7 @@ pub struct Scratch {
     /// Its payload.
     pub payload: [u8; MAX_PAYLOAD * 2],
     /// Scatter/gather list of the system call: base and length of each segment.
-    pub iov: [[u64; 2]; 16],
+    pub iov: [[u64; 2]; 64],
     /// Last bytes of the transfer, with room for a masked offset.
     pub tail: [u8; 24],
     /// State of the walk over the segments. In memory and not in registers, so that every turn of the loop looks
@@ -51,6 +54,12 @@ pub struct Scratch {
     pub stride: Stride,
     /// State of a connection that is seen for the first time.
     pub fresh: State,
+    /// The transfer that is told.
+    pub transfer: Transfer,
+    /// The system call that it happened in.
+    pub call: Call,
+    /// Where its bytes are.
+    pub place: Place,
 }
 
 /// A walk over the frames of a transfer.

@@ -2,15 +2,18 @@
 //!
 //! The number and arguments of the system call stand in the saved user registers, so one piece of code serves
 //! every plane that runs inside the call.
+//!
+//! What reads user memory are global functions, which talk through this CPU's scratch: the verifier looks at each of them once,
+//! and not for every way that leads to it.
 
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
 use spanwise_common::config::feature;
-use spanwise_common::event::{Direction, flags};
+use spanwise_common::event::flags;
 use spanwise_common::limits::{MAX_IOVEC, MAX_PAYLOAD, TAIL};
 
-use crate::maps::{Scratch, VECTORS, Vector};
+use crate::maps::{SCRATCH, Scratch, VECTORS, Vector};
 use crate::offsets::{
     OFF_REGS_CS, OFF_REGS_DI, OFF_REGS_DX, OFF_REGS_ORIG_AX, OFF_REGS_R10, OFF_REGS_SI, OFF_REGS_SS,
     OFF_TASK_STACK, has,
@@ -42,6 +45,7 @@ const USER64_CS: u64 = 0x33;
 pub const STACK_SIZE: u64 = 16 * 1024;
 
 /// A system call under way: its number and arguments.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
     /// Number.
@@ -56,17 +60,40 @@ pub struct Call {
     pub r10: u64,
 }
 
-/// Where the bytes are.
-pub enum Place {
-    /// One stretch of memory.
-    Buffer(u64),
-    /// A scatter/gather list: address and number of segments.
-    Segments(u64, u64),
-    /// Out of reach.
-    Nowhere,
+/// Number of no system call.
+const NONE: u64 = u64::MAX;
+
+/// Where the bytes of a transfer are.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Address of the bytes, or of the list of segments.
+    pub address: u64,
+    /// Number of segments, `SINGLE` for one stretch of memory, zero if the bytes are out of reach.
+    pub count: u64,
+}
+
+impl Place {
+    /// Number of segments where there is no list of them.
+    pub const SINGLE: u64 = u32::MAX as u64;
+    const NOWHERE: Self = Self { address: 0, count: 0 };
+
+    #[inline(always)]
+    const fn buffer(address: u64) -> Self {
+        Self { address, count: Self::SINGLE }
+    }
+
+    /// No list has as many segments as stand for none; the kernel takes 1024.
+    #[inline(always)]
+    const fn segments(address: u64, count: u64) -> Self {
+        Self { address, count: count & 0xffff }
+    }
 }
 
 impl Call {
+    /// No call, or one that says nothing about where the bytes are.
+    pub const NOTHING: Self = Self { nr: NONE, di: 0, si: 0, dx: 0, r10: 0 };
+
     /// The system call that the current thread is in; none for kernel threads and 32-bit code.
     #[inline(always)]
     pub fn current() -> Option<Self> {
@@ -138,18 +165,18 @@ impl Call {
         )
     }
 
-    /// Where the bytes of the transfer are. `moved` is what the transfer returned; `thread` names the thread.
+    /// Where the bytes of a transfer of the thread are.
     #[inline(always)]
-    pub fn place(&self, moved: i64, thread: u64) -> Place {
+    fn place(&self, thread: u64) -> Place {
         match self.nr {
-            nr::READ | nr::WRITE | nr::SENDTO | nr::RECVFROM => Place::Buffer(self.si),
-            nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => Place::Segments(self.si, self.dx),
+            nr::READ | nr::WRITE | nr::SENDTO | nr::RECVFROM => Place::buffer(self.si),
+            nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => Place::segments(self.si, self.dx),
             nr::SENDMSG | nr::RECVMSG => message(self.si),
             nr::SENDMMSG | nr::RECVMMSG => {
-                let index = vector_index(self.si, self.dx, moved, thread);
+                let index = vector_index(self.si, self.dx, thread);
                 message(self.si + u64::from(index) * 64)
             }
-            _ => Place::Nowhere,
+            _ => Place::NOWHERE,
         }
     }
 }
@@ -160,16 +187,16 @@ fn message(address: u64) -> Place {
     let mut pair = [0u64; 2];
     // SAFETY: 16 bytes into an array of 16; msg_iov is at 16, msg_iovlen at 24.
     if unsafe { user_bytes(pair.as_mut_ptr().cast(), 16, address + 16) } {
-        Place::Segments(pair[0], pair[1])
+        Place::segments(pair[0], pair[1])
     } else {
-        Place::Nowhere
+        Place::NOWHERE
     }
 }
 
 /// Which message of a sendmmsg/recvmmsg vector this transfer is: one hook fires for each message, and a call
 /// ends with its last message or with one that failed (which fires too, and resets the count).
 #[inline(always)]
-fn vector_index(base: u64, count: u64, moved: i64, thread: u64) -> u32 {
+fn vector_index(base: u64, count: u64, thread: u64) -> u32 {
     let mut index = 0;
     // SAFETY: the value is copied at once.
     if let Some(known) = unsafe { VECTORS.get(&thread) }
@@ -178,7 +205,7 @@ fn vector_index(base: u64, count: u64, moved: i64, thread: u64) -> u32 {
         index = known.index;
     }
     let next = index + 1;
-    if moved < 0 || u64::from(next) >= count {
+    if u64::from(next) >= count {
         let _ = VECTORS.remove(&thread);
     } else {
         let _ = VECTORS.insert(&thread, &Vector { base, index: next, pad: 0 }, 0);
@@ -192,23 +219,34 @@ pub fn vector_ends(thread: u64) {
     let _ = VECTORS.remove(&thread);
 }
 
-/// Copies the first `want` bytes of a transfer of `moved` bytes into the scratch record, and its last ones if not
-/// all were wanted. Returns the bytes captured and flags.
-#[inline(always)]
-pub fn capture(
-    scratch: &mut Scratch,
-    place: Place,
-    moved: u32,
-    want: u32,
-    direction: Direction,
-) -> (u32, u16) {
-    let _ = direction;
-    scratch.data.tail_len = 0;
-    match place {
-        Place::Buffer(address) => capture_buffer(scratch, address, moved, want),
-        Place::Segments(address, count) => capture_segments(scratch, address, count, moved, want),
-        Place::Nowhere => (0, flags::NO_BUFFER),
-    }
+/// Finds where the bytes of the transfer in the scratch are. To be called once for a transfer: it counts the messages of a vector.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn place_transfer() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let scratch = unsafe { &mut *scratch };
+    scratch.place = scratch.call.place(scratch.transfer.id);
+    1
+}
+
+/// Copies the first `want` bytes of the transfer in the scratch from its place into the record, and its last ones if not all were
+/// wanted. Returns the bytes captured, and leaves flags in `walk.found`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn capture_transfer(want: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let scratch = unsafe { &mut *scratch };
+    let place = scratch.place;
+    let moved = scratch.transfer.moved;
+    let (captured, found) = match place.count {
+        0 => (0, flags::NO_BUFFER),
+        Place::SINGLE => capture_buffer(scratch, place.address, moved, want),
+        count => capture_segments(scratch, place.address, count, moved, want),
+    };
+    scratch.walk.found = u32::from(found);
+    captured
 }
 
 #[inline(always)]
@@ -254,13 +292,10 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
     } else {
         count as u32
     };
-    if listed == 0 {
-        return (0, found | flags::NO_BUFFER);
-    }
     // A mask alone bounds it, without a comparison: Linux 5.10 does not carry what a comparison found over to the register
     // that the helper is given.
-    let bytes = masked(listed * 16, 0xff);
-    // SAFETY: at most 255 bytes into an array of 256.
+    let bytes = masked(listed * 16, 0x3ff);
+    // SAFETY: at most 1023 bytes into an array of 1024.
     if !unsafe { user_bytes(scratch.iov.as_mut_ptr().cast(), bytes, address) } {
         return (0, found | flags::FAULT);
     }
@@ -280,7 +315,7 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
         write_volatile(&raw mut (*walk).tail_from, tail_from);
     }
     for index in 0..MAX_IOVEC {
-        if index as u32 >= listed || !segment(scratch, index) {
+        if index as u32 >= listed || capture_segment(index as u32) == 0 {
             break;
         }
     }
@@ -288,7 +323,15 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
     unsafe { (read_volatile(&raw const (*walk).captured), read_volatile(&raw const (*walk).found) as u16) }
 }
 
-/// One segment: copies what is wanted of it, and what of the transfer's tail lies in it. False at the end.
+/// One segment: copies what is wanted of it, and what of the transfer's tail lies in it. Zero at the end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn capture_segment(index: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    u32::from(segment(unsafe { &mut *scratch }, masked(index, MAX_IOVEC as u32 - 1) as usize))
+}
+
 #[inline(always)]
 fn segment(scratch: &mut Scratch, index: usize) -> bool {
     let walk = &raw mut scratch.walk;
@@ -299,8 +342,9 @@ fn segment(scratch: &mut Scratch, index: usize) -> bool {
         if at >= moved {
             return false;
         }
-        let base = read_volatile(&raw const scratch.iov[index][0]);
-        let length = read_volatile(&raw const scratch.iov[index][1]);
+        let pair = (&raw const scratch.iov).cast::<[u64; 2]>().add(index);
+        let base = read_volatile(&raw const (*pair)[0]);
+        let length = read_volatile(&raw const (*pair)[1]);
         let left = moved - at;
         let length = if length > u64::from(left) { left } else { length as u32 };
         let captured = read_volatile(&raw const (*walk).captured);
