@@ -5,6 +5,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 use serde_json::Value;
 use spanwise_tests::agent::{Agent, Options};
 use spanwise_tests::bpf::{self, Owned};
@@ -25,18 +26,28 @@ const FUNCTIONS: [&str; 10] = [
 ];
 const CALLS: u64 = 20_000;
 
-struct Row {
-    instruction: String,
-    class: String,
-    hits_per_call: f64,
+/// An instruction.
+#[derive(Serialize)]
+pub(super) struct Row {
+    pub(super) instruction: String,
+    pub(super) class: String,
+    pub(super) hits_per_call: f64,
     /// Nanoseconds of the probe's program.
-    program: f64,
+    pub(super) program: f64,
     /// Nanoseconds of everything.
-    trap: f64,
+    pub(super) trap: f64,
+}
+
+/// What a hit of a probe on such an instruction takes: that of the same kind of instruction, else the dearest of its class.
+pub(super) fn trap_of(rows: &[Row], instruction: &str, class: &str) -> Option<f64> {
+    let kind = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    let like = rows.iter().find(|row| row.class == class && kind(&row.instruction) == kind(instruction));
+    let classed = rows.iter().filter(|row| row.class == class).map(|row| row.trap);
+    like.map(|row| row.trap).or_else(|| classed.max_by(f64::total_cmp))
 }
 
 /// Prints the table.
-pub(super) fn main(rounds: u64) -> Result<()> {
+pub(super) fn main(rounds: u64) -> Result<Vec<Row>> {
     let folder = tempfile::Builder::new().prefix("spanwise-bench-").tempdir()?;
     cleanup::add_folder(folder.path());
     let built = compile(folder.path(), "sites", "sites.c", &["-O2"])?;
@@ -85,7 +96,7 @@ pub(super) fn main(rounds: u64) -> Result<()> {
         );
     }
     ensure!(rows.iter().all(|row| row.hits_per_call == 1.0), "a site is not hit once a call");
-    Ok(())
+    Ok(rows)
 }
 
 /// What `ps --probes` says of the one site.
