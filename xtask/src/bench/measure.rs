@@ -11,6 +11,7 @@ use spanwise_tests::apps::App;
 use spanwise_tests::bpf::{self, Owned};
 use spanwise_tests::load::{Connection, Plan, Until, wrk};
 use spanwise_tests::sink::Sink;
+use spanwise_tests::stats::Stats;
 
 const CONNECTIONS: usize = 16;
 const PATH: &str = "/";
@@ -51,15 +52,16 @@ pub(super) struct Own {
     pub(super) lost: f64,
     rss_mb: f64,
     spans: u64,
-    drops: u64,
+    /// What was dropped on the way, in words: also what is told in another way, such as the ciphertext of what was read in plaintext.
+    drops: String,
 }
 
 impl fmt::Display for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "agent {} spans, {:.0} lost, {} drops counted, {:.2} us a span, RSS {:.0} (peak {:.0}) MB",
-            self.spans, self.lost, self.drops, self.cpu_us_per_span, self.rss_mb, self.peak_mb
+            "agent {} spans, {:.0} lost, {:.2} us a span, RSS {:.0} (peak {:.0}) MB, dropped: {}",
+            self.spans, self.lost, self.cpu_us_per_span, self.rss_mb, self.peak_mb, self.drops
         )
     }
 }
@@ -165,8 +167,20 @@ pub(super) fn finish(running: Running, sink: &Sink, requests: u64) -> Result<Own
         first_span_ms: running.first_span.as_secs_f64() * 1e3,
         lost: float((requests + running.more).saturating_sub(spans)),
         spans,
-        drops: report.stats.drops(),
+        drops: drops(&report.stats),
     })
+}
+
+fn drops(stats: &Stats) -> String {
+    let reasons = stats.drops_by_reason();
+    if reasons.is_empty() {
+        return "nothing".to_owned();
+    }
+    let words: Vec<String> = reasons
+        .iter()
+        .map(|dropped| format!("{} {} ({})", dropped.count, dropped.reason, dropped.stage))
+        .collect();
+    words.join(", ")
 }
 
 /// What the hooks cost a message, in nanoseconds of BPF run time.
