@@ -95,6 +95,13 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
             Ok(rows) => all.instructions = rows,
             Err(error) => failed.push(format!("probes: {error:#}")),
         }
+        match probes::growth() {
+            Ok([ours, naive]) => {
+                all.figures.push(figure("go-growth", "hits a call while stacks grow", ours, 1.0));
+                all.figures.push(plain("go-growth naive", "hits a call while stacks grow", naive));
+            }
+            Err(error) => failed.push(format!("probes: {error:#}")),
+        }
         all.write(json.as_deref())?;
     }
     for kind in plain_servers.into_iter().filter(|kind| chosen(&kind.name())) {

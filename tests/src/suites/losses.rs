@@ -109,8 +109,9 @@ fn judge(
         "    {service}: {calls} calls, {spans} spans: {known} whole, {unknown} with something unknown, 0 wrong"
     );
     ensure!(spans <= calls, "{service}: {spans} spans of {calls} calls\n{}", lossy.stats.table());
-    // A record is one of several of a call, or of several calls; most calls lose none.
-    ensure!(known * 2 >= calls, "{service}: only {known} of {calls} are whole\n{}", lossy.stats.table());
+    // A name that was put into a table before something was lost stays unknown for as long as the client uses it from there: with
+    // few connections and long loads that is most of them. So how many are whole is told and not judged.
+    ensure!(known > 0, "{service}: no call is whole\n{}", lossy.stats.table());
     Ok(())
 }
 
@@ -118,7 +119,14 @@ fn judge(
 fn counted(lossy: &Lossy) -> Result<()> {
     let marked = lossy.stats.stages.iter().map(|stage| stage.row("with a gap") + stage.row("unfinished"));
     let (marked, drops) = (marked.sum::<u64>(), lossy.stats.drops());
-    println!("    {marked} exchanges were marked, {drops} drops counted");
+    let records: u64 = lossy
+        .stats
+        .stages
+        .iter()
+        .filter(|stage| stage.name == "ring: data records")
+        .map(|stage| stage.input)
+        .sum();
+    println!("    {records} data records, {marked} exchanges marked, {drops} drops counted");
     ensure!(
         marked + drops > 0,
         "{} records were lost and nothing was counted\n{}",

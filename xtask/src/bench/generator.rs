@@ -20,6 +20,8 @@ use super::subject::{Spoken, Subject};
 
 /// The slowest that a server may get, in requests a second, before a load is given up.
 const SLOWEST: u64 = 50;
+/// Longest load, in seconds.
+const LONGEST: u64 = 300;
 
 /// What a load came to.
 #[derive(Clone, Copy)]
@@ -90,7 +92,7 @@ impl<'a> Generator<'a> {
         let libraries = self.libraries.display().to_string();
         let before = self.app.proc.cpu_us();
         let running = load.start_with(self.dir, &[("LD_LIBRARY_PATH", &libraries)])?;
-        let report = h2load::finish(running, Duration::from_secs(30 + requests / SLOWEST))?;
+        let report = h2load::finish(running, Duration::from_secs(30 + (requests / SLOWEST).min(LONGEST)))?;
         let cpu = self.app.proc.cpu_us() - before;
         ensure!(report.done == requests, "h2load made {} of {requests} requests", report.done);
         let latencies = latencies(&fs::read_to_string(&log).context("h2load left no log")?);

@@ -1,6 +1,6 @@
 //! `bench --only probes`: what a probe costs by the instruction under it. In: a program with one function for each kind of
 //! instruction, and a clock. Out: a table of nanoseconds a hit: the program of the probe alone, and the whole trap, also as a part of
-//! what it costs on `cmp`, with which Go's functions begin and where other tracers put theirs.
+//! what it costs on `cmp`, with which Go's functions begin and where other tracers put theirs; and hits a call while stacks grow.
 
 use std::process::Command;
 
@@ -10,7 +10,10 @@ use serde_json::Value;
 use spanwise_tests::agent::{Agent, Options};
 use spanwise_tests::bpf::{self, Owned};
 use spanwise_tests::cleanup;
+use spanwise_tests::paths;
+use spanwise_tests::proc::capture;
 use spanwise_tests::told::{Told, compile, listed, trials};
+use spanwise_tests::toolbox;
 
 const FUNCTIONS: [&str; 10] = [
     "site_cmp",
@@ -25,6 +28,8 @@ const FUNCTIONS: [&str; 10] = [
     "site_call",
 ];
 const CALLS: u64 = 20_000;
+/// Goroutines whose stacks have to grow.
+const GROWING: u64 = 1_000;
 
 /// An instruction.
 #[derive(Serialize)]
@@ -97,6 +102,34 @@ pub(super) fn main(rounds: u64) -> Result<Vec<Row>> {
     }
     ensure!(rows.iter().all(|row| row.hits_per_call == 1.0), "a site is not hit once a call");
     Ok(rows)
+}
+
+/// Hits a call of a Go function whose stack has to grow, where we put the probe and at the first instruction: the runtime starts
+/// such a function again.
+pub(super) fn growth() -> Result<[f64; 2]> {
+    let folder = tempfile::Builder::new().prefix("spanwise-bench-").tempdir()?;
+    cleanup::add_folder(folder.path());
+    let built = folder.path().join("growth");
+    let mut build = Command::new(toolbox::go()?);
+    build.args(["build", "-buildvcs=false", "-o"]).arg(&built).arg(".");
+    capture(build.current_dir(paths::app("probes").join("growth"))).context("cannot build growth")?;
+    let hits = |placement: &str| -> Result<f64> {
+        let mut told = Told::start(folder.path(), &mut Command::new(&built))?;
+        let options = Options::default().env("SPANWISE_TEST_PROBES", "growth:main.large");
+        let options = options.env("SPANWISE_PLACEMENT", placement);
+        let agent = Agent::attach(folder.path(), &[told.proc.pid()], &options)?;
+        told.tell(&GROWING.to_string())?;
+        let hits = trials(&agent)?.first().map_or(0, |site| site.0);
+        agent.stop()?;
+        Ok(per(hits, GROWING))
+    };
+    let both = [hits("")?, hits("naive")?];
+    println!(
+        "hits a call of a Go function whose stack has to grow: {:.3}, at its first instruction {:.3}",
+        both[0], both[1]
+    );
+    ensure!(both[0] == 1.0, "a Go function whose stack has to grow is hit {} times a call", both[0]);
+    Ok(both)
 }
 
 /// What `ps --probes` says of the one site.
