@@ -53,13 +53,27 @@ fn running(number: u32, out: &mut Task) -> i32 {
     if let Some(layout) = GO_LAYOUTS.get(number)
         && let Some(g) = current(layout)
     {
-        out.id = word(g + u64::from(layout.goid)).unwrap_or(0);
-        out.start = word(g + u64::from(layout.start)).unwrap_or(0);
-        if layout.parent != MISSING {
-            out.parent = word(g + u64::from(layout.parent)).unwrap_or(0);
-        }
+        *out = of(layout, g);
     }
     0
+}
+
+/// A goroutine whose struct is at an address.
+#[inline(always)]
+pub fn task_at(g: u64, bits: u32) -> Option<Task> {
+    let layout = GO_LAYOUTS.get((bits >> LAYOUT_SHIFT).checked_sub(1)?)?;
+    Some(of(layout, g))
+}
+
+#[inline(always)]
+fn of(layout: &Layout, g: u64) -> Task {
+    let mut task = Task::default();
+    task.id = word(g + u64::from(layout.goid)).unwrap_or(0);
+    task.start = word(g + u64::from(layout.start)).unwrap_or(0);
+    if layout.parent != MISSING {
+        task.parent = word(g + u64::from(layout.parent)).unwrap_or(0);
+    }
+    task
 }
 
 /// Address of the running goroutine.

@@ -9,13 +9,15 @@ use super::SETTLE;
 use crate::agent::{Agent, Options};
 use crate::apps::{App, pids};
 use crate::certs::Certs;
-use crate::golang::{GoApp, Program, Variant};
+use crate::golang::{GoApp, OLDEST, Program, Variant};
 use crate::judge::{self, Verdict};
 use crate::load::{Plan, Until};
 use crate::runner::{Case, Context};
 
 /// Shares of calls that must be right. What is not right has no parent; nothing may be wrong.
 const NEARLY_ALL: f64 = 0.99;
+/// Share of the calls of a pool's workers that must be right, and share that may be wrong.
+const POOL: (f64, f64) = (0.95, 0.001);
 /// Requests before those that count, where goroutines that do nothing themselves start others: starts are probed once some were
 /// missed.
 const WARM: u64 = 200;
@@ -29,6 +31,8 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "goroutines/both", seconds: 60, run: |context| mode(context, "both", 1, 0) },
     Case { name: "goroutines/versions", seconds: 240, run: versions },
     Case { name: "goroutines/variants", seconds: 180, run: variants },
+    Case { name: "goroutines/pool", seconds: 90, run: pool },
+    Case { name: "goroutines/pool-variants", seconds: 120, run: pool_variants },
     Case { name: "goroutines/tls", seconds: 60, run: tls },
     Case { name: "goroutines/collections", seconds: 60, run: collections },
 ];
@@ -54,6 +58,10 @@ fn measure(context: &Context, app: GoApp<'_>, work: Work) -> Result<()> {
 
 /// The calls of a program that runs in front of another.
 fn judged(context: &Context, app: &App, leaf: &App, work: Work) -> Result<()> {
+    check(&verdict(context, app, leaf, work)?)
+}
+
+fn verdict(context: &Context, app: &App, leaf: &App, work: Work) -> Result<Verdict> {
     let Work { calls, warm, requests, at_once } = work;
     let agent = Agent::attach(&context.dir, &pids(&[app, leaf]), &Options::default())?;
     let mut plan = Plan::new(app.target(), at_once, Until::Requests(warm), "/work/{n}");
@@ -70,7 +78,7 @@ fn judged(context: &Context, app: &App, leaf: &App, work: Work) -> Result<()> {
     ensure!(before.wrong == 0, "wrong parents while it warms up: {}", before.line());
     let verdict = judge::calls(&report.spans, &app.name, warm + 1, warm + requests, calls);
     println!("    {} at {at_once}: {} {:?}", app.name, verdict.line(), verdict.sources);
-    check(&verdict)
+    Ok(verdict)
 }
 
 fn check(verdict: &Verdict) -> Result<()> {
@@ -106,6 +114,36 @@ fn variants(context: &Context) -> Result<()> {
         measure(context, app, Work { calls: 1, warm: WARM, requests: 500, at_once: 16 })?;
     }
     Ok(())
+}
+
+/// Workers that live as long as the program and get their work over a channel, at as many requests at once. What they do is found
+/// out once some of their calls were not explained.
+fn pooled(context: &Context, app: GoApp<'_>, at_once: usize, requests: u64) -> Result<()> {
+    let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(10).start()?;
+    let app = app.calling(&leaf).start()?;
+    let warm = WARM.max(2 * at_once as u64);
+    let verdict = verdict(context, &app, &leaf, Work { calls: 1, warm, requests, at_once })?;
+    ensure!(verdict.missing == 0 && verdict.surplus == 0, "spans and calls differ: {}", verdict.line());
+    ensure!(verdict.right_share() >= POOL.0, "too few parents: {}", verdict.line());
+    ensure!(verdict.wrong_share() <= POOL.1, "wrong parents: {}", verdict.line());
+    Ok(())
+}
+
+fn pool(context: &Context) -> Result<()> {
+    for at_once in [1, 8, 64, 256] {
+        let app = GoApp::new(Program::Web, "pool", &context.dir).named(&format!("pool-{at_once}"));
+        let requests = if at_once == 1 { 200 } else { 2_000 };
+        pooled(context, app, at_once, requests)?;
+    }
+    let app = GoApp::new(Program::Web, "queue", &context.dir);
+    pooled(context, app, 64, 2_000)
+}
+
+fn pool_variants(context: &Context) -> Result<()> {
+    let app = |mode| GoApp::new(Program::Web, mode, &context.dir);
+    pooled(context, app("pool").built(Variant::Stripped).named("pool-stripped"), 64, 1_000)?;
+    pooled(context, app("queue").by(OLDEST).named("queue-oldest"), 64, 1_000)?;
+    pooled(context, app("pool").by("1.24.11").named("pool-1.24"), 64, 1_000)
 }
 
 /// Calls by TLS, whose bytes a goroutine of the connection encrypts and writes.

@@ -17,6 +17,7 @@ var (
 	client *http.Client
 	proxy  *httputil.ReverseProxy
 	jobs   chan job
+	queue  chan job
 )
 
 // What a handler gives to a worker of the pool.
@@ -62,6 +63,13 @@ var modes = map[string]func(number string) ([]byte, error){
 	"pool": func(number string) ([]byte, error) {
 		done := make(chan result, 1)
 		jobs <- job{number, done}
+		r := <-done
+		return r.data, r.err
+	},
+	// The same with jobs that lie in a buffer, and workers that wait for several channels.
+	"queue": func(number string) ([]byte, error) {
+		done := make(chan result, 1)
+		queue <- job{number, done}
 		r := <-done
 		return r.data, r.err
 	},
@@ -124,6 +132,23 @@ func prepare() {
 	proxy.Director = func(r *http.Request) {
 		direct(r)
 		r.URL.Path = "/leaf/" + number(r)
+	}
+	if *mode == "queue" {
+		queue = make(chan job, 16)
+		quit := make(chan bool)
+		for i := 0; i < 64; i++ {
+			go func() {
+				for {
+					select {
+					case job := <-queue:
+						data, err := call(job.number)
+						job.done <- result{data, err}
+					case <-quit:
+						return
+					}
+				}
+			}()
+		}
 	}
 	if *mode == "pool" {
 		jobs = make(chan job)
