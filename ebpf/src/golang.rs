@@ -67,13 +67,9 @@ pub fn task_at(g: u64, bits: u32) -> Option<Task> {
 
 #[inline(always)]
 fn of(layout: &Layout, g: u64) -> Task {
-    let mut task = Task::default();
-    task.id = word(g + u64::from(layout.goid)).unwrap_or(0);
-    task.start = word(g + u64::from(layout.start)).unwrap_or(0);
-    if layout.parent != MISSING {
-        task.parent = word(g + u64::from(layout.parent)).unwrap_or(0);
-    }
-    task
+    let member = |offset: u32| word(g + u64::from(offset)).unwrap_or(0);
+    let parent = if layout.parent == MISSING { 0 } else { member(layout.parent) };
+    Task { id: member(layout.goid), parent, start: member(layout.start) }
 }
 
 /// Address of the running goroutine.
