@@ -311,7 +311,7 @@ fn asked_for_where_workers_are_not_explained_and_given_up_where_of_no_use() {
     }
     assert_eq!(wishes(&mut program), [(TGID, true)], "once");
     let ticker = program.go(MAIN, TICKER);
-    for _ in 0..65_536 {
+    for _ in 0..16_384 {
         program.gives(ticker, pool[0], CONNECTIONS, 0);
     }
     assert_eq!(wishes(&mut program), [(TGID, false)]);

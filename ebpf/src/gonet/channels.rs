@@ -29,20 +29,23 @@ pub fn go_channel(ctx: ProbeContext) -> u32 {
 fn passes(ctx: &ProbeContext) -> Option<()> {
     let hit = hit(ctx)?;
     let what = hit.own() >> channel::WHAT_SHIFT;
-    let task = golang::task(hit.bits);
-    if task.id == 0 {
-        return None;
-    }
     match what {
-        channel::GIVE | channel::FETCH => meets(&hit, task, what),
-        channel::PUT | channel::TAKE => copies(&hit, task, what),
+        channel::GIVE | channel::FETCH => meets(&hit, what),
+        channel::PUT | channel::TAKE => copies(&hit, what),
         _ => None,
     }
 }
 
+/// The goroutine that runs.
+#[inline(always)]
+fn running(hit: &Hit<'_>) -> Option<Task> {
+    let task = golang::task(hit.bits);
+    (task.id != 0).then_some(task)
+}
+
 /// The other goroutine waits.
 #[inline(always)]
-fn meets(hit: &Hit<'_>, task: Task, what: u16) -> Option<()> {
+fn meets(hit: &Hit<'_>, what: u16) -> Option<()> {
     let at = hit.value(0)?;
     let mut words = [0u64; channel::WORDS];
     // SAFETY: as many bytes as the array has.
@@ -53,6 +56,7 @@ fn meets(hit: &Hit<'_>, task: Task, what: u16) -> Option<()> {
     if size == 0 {
         return None;
     }
+    let task = running(hit)?;
     let offset = u64::from(hit.own() & channel::TYPE);
     let kind = word(at + offset)?;
     // The goroutine is the first member of a `sudog`.
@@ -73,12 +77,13 @@ fn meets(hit: &Hit<'_>, task: Task, what: u16) -> Option<()> {
 
 /// A value is copied into the buffer, or out of it.
 #[inline(always)]
-fn copies(hit: &Hit<'_>, task: Task, what: u16) -> Option<()> {
+fn copies(hit: &Hit<'_>, what: u16) -> Option<()> {
     let kind = hit.value(0)?;
     // A type begins with its size.
     if word(kind)? == 0 {
         return None;
     }
+    let task = running(hit)?;
     if what == channel::PUT {
         put(&slot(hit.id, hit.value(1)?), task);
         return Some(());

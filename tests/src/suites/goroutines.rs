@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::SETTLE;
 use crate::agent::{Agent, Options};
@@ -13,11 +13,14 @@ use crate::golang::{GoApp, OLDEST, Program, Variant};
 use crate::judge::{self, Verdict};
 use crate::load::{Plan, Until};
 use crate::runner::{Case, Context};
+use crate::stats::Stats;
 
 /// Shares of calls that must be right. What is not right has no parent; nothing may be wrong.
 const NEARLY_ALL: f64 = 0.99;
 /// Share of the calls of a pool's workers that must be right, and share that may be wrong.
 const POOL: (f64, f64) = (0.95, 0.001);
+/// Probes on values that pass channels.
+const CHANNELS: u64 = 6;
 /// Requests before those that count, where goroutines that do nothing themselves start others: starts are probed once some were
 /// missed.
 const WARM: u64 = 200;
@@ -32,6 +35,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "goroutines/versions", seconds: 240, run: versions },
     Case { name: "goroutines/variants", seconds: 180, run: variants },
     Case { name: "goroutines/pool", seconds: 90, run: pool },
+    Case { name: "goroutines/pool-given-up", seconds: 90, run: pool_given_up },
     Case { name: "goroutines/pool-variants", seconds: 120, run: pool_variants },
     Case { name: "goroutines/tls", seconds: 60, run: tls },
     Case { name: "goroutines/collections", seconds: 60, run: collections },
@@ -58,10 +62,10 @@ fn measure(context: &Context, app: GoApp<'_>, work: Work) -> Result<()> {
 
 /// The calls of a program that runs in front of another.
 fn judged(context: &Context, app: &App, leaf: &App, work: Work) -> Result<()> {
-    check(&verdict(context, app, leaf, work)?)
+    check(&verdict(context, app, leaf, work)?.0)
 }
 
-fn verdict(context: &Context, app: &App, leaf: &App, work: Work) -> Result<Verdict> {
+fn verdict(context: &Context, app: &App, leaf: &App, work: Work) -> Result<(Verdict, Stats)> {
     let Work { calls, warm, requests, at_once } = work;
     let agent = Agent::attach(&context.dir, &pids(&[app, leaf]), &Options::default())?;
     let mut plan = Plan::new(app.target(), at_once, Until::Requests(warm), "/work/{n}");
@@ -78,7 +82,7 @@ fn verdict(context: &Context, app: &App, leaf: &App, work: Work) -> Result<Verdi
     ensure!(before.wrong == 0, "wrong parents while it warms up: {}", before.line());
     let verdict = judge::calls(&report.spans, &app.name, warm + 1, warm + requests, calls);
     println!("    {} at {at_once}: {} {:?}", app.name, verdict.line(), verdict.sources);
-    Ok(verdict)
+    Ok((verdict, report.stats))
 }
 
 fn check(verdict: &Verdict) -> Result<()> {
@@ -122,7 +126,10 @@ fn pooled(context: &Context, app: GoApp<'_>, at_once: usize, requests: u64) -> R
     let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(10).start()?;
     let app = app.calling(&leaf).start()?;
     let warm = WARM.max(2 * at_once as u64);
-    let verdict = verdict(context, &app, &leaf, Work { calls: 1, warm, requests, at_once })?;
+    let (verdict, stats) = verdict(context, &app, &leaf, Work { calls: 1, warm, requests, at_once })?;
+    let (values, away) = hand_overs(&stats)?;
+    ensure!(at_once < 64 || values > requests, "hand-overs are not told: {}", stats.table());
+    ensure!(away == 0, "{away} probes were taken away: {}", stats.table());
     ensure!(verdict.missing == 0 && verdict.surplus == 0, "spans and calls differ: {}", verdict.line());
     ensure!(verdict.right_share() >= POOL.0, "too few parents: {}", verdict.line());
     ensure!(verdict.wrong_share() <= POOL.1, "wrong parents: {}", verdict.line());
@@ -137,6 +144,33 @@ fn pool(context: &Context) -> Result<()> {
     }
     let app = GoApp::new(Program::Web, "queue", &context.dir);
     pooled(context, app, 64, 2_000)
+}
+
+/// Values that were handed over, and probes that were taken away again.
+fn hand_overs(stats: &Stats) -> Result<(u64, u64)> {
+    let stage = |name: &str| {
+        let found = stats.stages.iter().find(|stage| stage.name == name);
+        found.with_context(|| format!("the agent has no stage {name}: {}", stats.table()))
+    };
+    let values = stage("correlate: exchanges")?.note("values handed over between tasks");
+    let probes = stage("instrument: probes")?;
+    Ok((values, probes.row("attached").saturating_sub(probes.note("sites in use"))))
+}
+
+/// Those that do not get their work over a channel: asked for, of no use, and taken away. Handlers that call themselves never have
+/// them.
+fn pool_given_up(context: &Context) -> Result<()> {
+    for (mode, expected) in [("list", CHANNELS), ("direct", 0)] {
+        let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(4).start()?;
+        let app = GoApp::new(Program::Web, mode, &context.dir).calling(&leaf).start()?;
+        let work = Work { calls: 1, warm: WARM, requests: 5_000, at_once: 64 };
+        let (verdict, stats) = verdict(context, &app, &leaf, work)?;
+        ensure!(verdict.wrong_share() <= POOL.1, "wrong parents: {}", verdict.line());
+        let (values, away) = hand_overs(&stats)?;
+        ensure!(away == expected, "{mode}: {away} probes were taken away: {}", stats.table());
+        ensure!((values > 0) == (mode == "list"), "{mode}: {values} values: {}", stats.table());
+    }
+    Ok(())
 }
 
 fn pool_variants(context: &Context) -> Result<()> {

@@ -16,7 +16,7 @@ use super::process::Process;
 /// Calls without an explanation, each by a task that made some before, until hand-overs are told.
 const OFTEN: u32 = 16;
 /// So many hand-overs must explain at least one call in a thousand, else they are told no longer.
-const TRIED: u64 = 65_536;
+const TRIED: u64 = 16_384;
 const USEFUL: u64 = TRIED / 1_000;
 /// Calls that were not over before their request was, and collections of work: of fifty calls one may be such, and the first.
 const OUTWEIGHED_BY: u64 = 50;

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,11 @@ var (
 	proxy  *httputil.ReverseProxy
 	jobs   chan job
 	queue  chan job
+	list   struct {
+		sync.Mutex
+		some *sync.Cond
+		jobs []job
+	}
 )
 
 // What a handler gives to a worker of the pool.
@@ -70,6 +76,16 @@ var modes = map[string]func(number string) ([]byte, error){
 	"queue": func(number string) ([]byte, error) {
 		done := make(chan result, 1)
 		queue <- job{number, done}
+		r := <-done
+		return r.data, r.err
+	},
+	// The same with jobs in a list behind a mutex.
+	"list": func(number string) ([]byte, error) {
+		done := make(chan result, 1)
+		list.Lock()
+		list.jobs = append(list.jobs, job{number, done})
+		list.Unlock()
+		list.some.Signal()
 		r := <-done
 		return r.data, r.err
 	},
@@ -146,6 +162,24 @@ func prepare() {
 					case <-quit:
 						return
 					}
+				}
+			}()
+		}
+	}
+	if *mode == "list" {
+		list.some = sync.NewCond(&list)
+		for i := 0; i < 64; i++ {
+			go func() {
+				for {
+					list.Lock()
+					for len(list.jobs) == 0 {
+						list.some.Wait()
+					}
+					job := list.jobs[0]
+					list.jobs = list.jobs[1:]
+					list.Unlock()
+					data, err := call(job.number)
+					job.done <- result{data, err}
 				}
 			}()
 		}
