@@ -14,6 +14,17 @@ pub enum Need {
     HandOffs,
 }
 
+impl Need {
+    /// When it is attached, for people.
+    #[must_use]
+    pub fn when(self) -> &'static str {
+        match self {
+            Self::Starters => "attached only once the starter of a task that calls is not known",
+            Self::HandOffs => "attached only once calls of tasks that live on are not explained",
+        }
+    }
+}
+
 /// What was attached for one need.
 #[derive(Default)]
 struct Extra {

@@ -213,5 +213,8 @@ fn tls(context: &Context) -> Result<()> {
 fn collections(context: &Context) -> Result<()> {
     let app = GoApp::new(Program::Web, "errgroup", &context.dir).named("go-collections");
     let app = app.env("GODEBUG", "gcstoptheworld=1,gcshrinkstackoff=0").env("GOGC", "5");
-    measure(context, app, Work { calls: 5, warm: 0, requests: 500, at_once: 16 })
+    measure(context, app, Work { calls: 5, warm: 0, requests: 500, at_once: 16 })?;
+    let app = GoApp::new(Program::Web, "pool", &context.dir).named("pool-collections");
+    let app = app.env("GODEBUG", "gcstoptheworld=1,gcshrinkstackoff=0").env("GOGC", "5");
+    pooled(context, app, 64, 500)
 }
