@@ -238,7 +238,9 @@ fn what_else_comes_over_channels() {
     }
     let (_, wrong, _) = program.judge();
     assert_eq!(wrong, 0);
-    assert_eq!(by_goroutine(&program), program.truth.len() - clouded);
+    // After the first ones it is known that connections are no work.
+    let silent = program.truth.len() - by_goroutine(&program);
+    assert!(silent <= 4 && clouded > 30, "{silent} of {clouded}");
 }
 
 #[test]
@@ -267,6 +269,43 @@ fn over_a_dispatcher() {
     }
     let calls = program.truth.len();
     assert_eq!(program.judge(), (calls, 0, 0));
+}
+
+#[test]
+fn a_dispatcher_that_keeps_a_list() {
+    let mut program = Program::new();
+    let mut servers = conns(&mut program, 16);
+    let pool = workers(&mut program, 16, WORKER);
+    let dispatcher = program.go(MAIN, COLLECTOR);
+    let mut number = 0;
+    for _ in 0..20 {
+        let open = read(&mut program, &mut servers);
+        let mut list: VecDeque<usize> = VecDeque::new();
+        let mut calls = Vec::new();
+        for at in 0..open.len() + 2 {
+            if let Some((_, handler)) = open.get(at) {
+                program.gives(*handler, dispatcher, JOBS, 0);
+                list.push_back(at);
+            }
+            // Two behind.
+            if at >= 2 {
+                let job = list.pop_front().unwrap();
+                program.gives(dispatcher, pool[job], JOBS, 0);
+                number += 1;
+                calls.push((program.call(pool[job], &client_line(number), 0, Some(open[job].0)), job));
+            }
+        }
+        for (call, job) in calls {
+            program.wait(10 * US);
+            program.answer(call, pool[job]);
+            let (key, handler) = open[job];
+            program.gives(pool[job], handler, RESULTS, 0);
+            program.respond(key, handler);
+        }
+        program.wait(MS);
+    }
+    let (_, wrong, _) = program.judge();
+    assert_eq!((wrong, by_goroutine(&program)), (0, 0));
 }
 
 /// What the correlator asks for.

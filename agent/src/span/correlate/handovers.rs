@@ -18,7 +18,7 @@ const OFTEN: u32 = 16;
 /// So many hand-overs must explain at least one call in a thousand, else they are told no longer.
 const TRIED: u64 = 16_384;
 const USEFUL: u64 = TRIED / 1_000;
-/// Calls that were not over before their request was, and collections of work: of fifty calls one may be such, and the first.
+/// Calls that were not over before their request was, and collections of work: of fifty calls one may be such.
 const OUTWEIGHED_BY: u64 = 50;
 /// Processes that wait to be told of.
 const MOST_WISHES: usize = 1_024;
@@ -53,7 +53,7 @@ pub(super) struct Diligence {
 
 impl Diligence {
     pub(super) fn fits(self) -> bool {
-        self.against * OUTWEIGHED_BY <= self.nested + OUTWEIGHED_BY
+        self.against * OUTWEIGHED_BY <= self.nested
     }
 }
 
@@ -76,13 +76,14 @@ impl Correlator {
         }
         let from = lineage.works_for(task.id, given_ns, nodes);
         let receiver = lineage.works_for(to, header.at_ns, nodes);
+        let serves = lineage.serves_any(to);
         if let Some(request) = receiver
-            && lineage.jobs.delivers(task.id, request)
+            && lineage.jobs.delivers(task.id, request, given_ns, serves)
         {
             return;
         }
         // What serves requests works for those, and what a task started gives it results.
-        if lineage.serves_any(to) || lineage.descends(task.id, to) {
+        if serves || lineage.descends(task.id, to) {
             return;
         }
         let Some(request) = from else {
@@ -192,6 +193,10 @@ impl Lineage {
             Found::Certain(request) | Found::Nested(request) => Some(request).filter(|id| open(*id)),
             Found::Hole | Found::Nothing => {
                 let (request, since_ns) = self.jobs.of(id)?;
+                // One that has taken more before it passed on what it had may keep a list.
+                if self.collects(id) {
+                    return None;
+                }
                 (since_ns <= at_ns && open(request)).then_some(request)
             }
         }

@@ -392,6 +392,12 @@ impl Lineage {
         kind.jobs.fits()
     }
 
+    /// Tasks that began where this one did have taken work before they were done with what they had.
+    pub(super) fn collects(&mut self, id: u64) -> bool {
+        let Some(start) = self.members.get(id).map(|member| member.start) else { return false };
+        self.kinds.get(&start).is_some_and(|kind| kind.jobs.against > 0)
+    }
+
     /// A task made a call that nothing explains. Whether it did so before.
     pub(super) fn again(&mut self, id: u64) -> bool {
         self.members.get(id).is_some_and(|member| std::mem::replace(&mut member.unexplained, true))
