@@ -263,6 +263,11 @@ pub mod handoff {
     pub const NAMES: u8 = 3;
     /// The task is about to start another one.
     pub const STARTS: u8 = 4;
+    /// The task (zero if it is not known) gave a value to the task whose id is the cookie, over a channel of the type `object`;
+    /// `stream` tells how long ago, in units of [`AGE_NS`]. The thread is that of either.
+    pub const GIVES: u8 = 5;
+    /// Unit of the time that a value lay in a buffer.
+    pub const AGE_NS: u64 = 256;
 }
 
 /// Something happened to a process.

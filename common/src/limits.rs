@@ -40,3 +40,5 @@ pub const MAX_GO_STREAMS: u32 = 16 * 1024;
 pub const MAX_CALLS: u32 = 16 * 1024;
 /// Goroutines that start others and were told of.
 pub const MAX_GO_STARTERS: u32 = 4096;
+/// Places in buffers of Go channels that hold a value whose sender is known (least recently used go first).
+pub const MAX_GO_SLOTS: u32 = 16 * 1024;

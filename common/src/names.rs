@@ -86,6 +86,8 @@ pub mod program {
     pub const GO_HTTP_CALL: &str = "go_http_call";
     /// A goroutine of a Go program is about to start another.
     pub const GO_STARTS: &str = "go_starts";
+    /// A value passes a channel of a Go program.
+    pub const GO_CHANNEL: &str = "go_channel";
     /// A goroutine of a Go program serves an HTTP/2 stream.
     pub const GO_SERVES: &str = "go_serves";
     /// A goroutine of a Go program makes a request by HTTP/2, which a child of it writes.
