@@ -10,6 +10,7 @@ use spanwise_protocol::{Detect, Input, Item};
 use super::account::Account;
 use super::carries::{Carries, Prefix, Wire, detect};
 use super::exchange::{Outcome, Task};
+use super::orphan::Orphan;
 use super::rest::{Rest, mark};
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
 use super::table::{Output, Who};
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     pub(super) patience: u8,
     /// It is the plaintext of an encrypted connection: how the chunk is named that is being read.
     pub(super) sealed: Option<Sealed>,
+    /// Its process has ended.
+    pub(super) orphan: Option<Orphan>,
     halves: [Half; 2],
     carries: Carries,
     exchanges: VecDeque<Active>,
@@ -62,6 +65,7 @@ impl Connection {
             heads_only: false,
             patience: u8::MAX,
             sealed: None,
+            orphan: None,
             info,
             tgid,
             last_ns: 0,

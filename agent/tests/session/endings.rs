@@ -135,19 +135,67 @@ fn what_is_never_http_is_ignored_after_sixteen_bursts() {
 }
 
 #[test]
-fn a_process_that_ends_leaves_its_exchanges_unfinished() {
-    let (mut client, mut server) = pair();
-    server.tgid = TGID + 50;
-    let mut bench = Bench::with(&[&client, &server]);
-    bench.send(&mut client, GET);
-    let last = bench.now;
+fn a_process_that_ends_aborts_what_it_had_under_way() {
+    for state in [FIN_WAIT1, CLOSED] {
+        let (mut client, mut server) = pair();
+        server.tgid = TGID + 50;
+        let mut bench = Bench::with(&[&client, &server]);
+        bench.send(&mut client, GET);
+        bench.recv(&mut server, GET);
+        bench.wait(300);
+        bench.exit(TGID + 50);
+        assert!(bench.exchanges.is_empty(), "the close of its connection tells how it ended");
+        bench.state(&server, state);
+        let now = bench.now;
+        let exchange = bench.only();
+        assert_eq!((exchange.outcome, exchange.ended_ns), (Outcome::Aborted, now));
+        assert_eq!(bench.counted("under way"), 1, "another process goes on");
+        // A client that ends while it waits is of no use to anyone, whatever the server does.
+        bench.exit(TGID);
+        bench.state(&client, FIN_WAIT1);
+        assert_eq!(bench.outcomes(), [Outcome::Aborted, Outcome::Aborted]);
+    }
+}
+
+#[test]
+fn the_end_of_a_process_ends_an_answer_without_a_length() {
+    let (_, mut server) = pair();
+    let mut bench = Bench::with(&[&server]);
+    bench.recv(&mut server, GET);
+    bench.send(&mut server, &format!("{TO_THE_END}a page"));
+    bench.exit(TGID);
+    bench.state(&server, FIN_WAIT1);
+    assert_eq!(bench.outcomes(), [Outcome::Complete]);
+}
+
+#[test]
+fn the_end_of_a_process_closes_its_unix_sockets() {
+    let (_, mut server) = pair();
+    server.info.transport = transport::UNIX;
+    let mut bench = Bench::with(&[&server]);
     bench.recv(&mut server, GET);
     bench.exit(TGID);
-    assert_eq!(bench.outcomes(), [Outcome::Unfinished]);
-    assert_eq!(bench.only().ended_ns, last);
-    bench.exit(TGID + 51);
-    assert_eq!(bench.counted("under way"), 1, "another process goes on");
-    bench.send(&mut server, OK);
+    let now = bench.now;
+    let exchange = bench.only();
+    assert_eq!((exchange.outcome, exchange.ended_ns), (Outcome::Aborted, now));
+}
+
+#[test]
+fn a_connection_that_another_process_holds_goes_on() {
+    let (mut client, mut server) = pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.recv(&mut server, GET);
+    bench.send(&mut client, GET);
+    bench.exit(TGID);
+    // The answer is another process's.
+    server.tgid = TGID + 1;
+    bench.send(&mut server, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh");
+    let last = bench.now;
+    bench.wait(20_000);
+    let exchange = bench.only();
+    assert_eq!(exchange.outcome, Outcome::Unfinished, "of the other one nothing was heard any more");
+    assert!(exchange.ended_ns < last);
+    bench.send(&mut server, "i");
     assert_eq!(bench.outcomes(), [Outcome::Unfinished, Outcome::Complete]);
 }
 
