@@ -30,6 +30,7 @@ mod sampling;
 mod signals;
 mod syscalls;
 mod tls;
+mod wild;
 
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,7 @@ pub const SUITES: &[&[Case]] = &[
     golang_tls::CASES,
     degradation::CASES,
     run::CASES,
+    wild::CASES,
     attach::CASES,
     signals::CASES,
     http_servers::CASES,

@@ -210,6 +210,9 @@ impl Sessions {
         if let Some(object) = object {
             self.end_object(object, at_ns, gone, who, out);
         }
+        if gone && !orphan && self.lingers(cookie, at_ns, received, who, out) {
+            return;
+        }
         if gone {
             if let Some(mut connection) = self.remove(cookie) {
                 let mut late = Late::new(&connection, who);
@@ -238,6 +241,10 @@ impl Sessions {
             {
                 let mut late = Late::new(connection, who);
                 connection.idle(now_ns, &mut late, &mut self.account, out);
+            }
+            if connection.has_lingered(now_ns) {
+                self.conclude(cookie, who, out);
+                continue;
             }
             if connection.in_flight() == 0 {
                 connection.in_active = false;
@@ -272,7 +279,11 @@ impl Sessions {
     pub fn finish(&mut self, now_ns: u64, who: &mut dyn Who, out: &mut Output) {
         for connection in self.connections.values_mut() {
             let mut late = Late::new(connection, who);
-            connection.abandon(Outcome::Unfinished, now_ns, &mut late, &mut self.account, out);
+            let (outcome, at_ns) = match connection.closed_ns {
+                Some(closed_ns) => (Outcome::Aborted, closed_ns.max(connection.last_ns)),
+                None => (Outcome::Unfinished, now_ns),
+            };
+            connection.abandon(outcome, at_ns, &mut late, &mut self.account, out);
         }
     }
 

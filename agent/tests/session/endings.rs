@@ -70,8 +70,10 @@ fn a_connection_that_closes_first_aborts() {
     bench.send(&mut server, &OK[..OK.len() - 1]);
     bench.state(&client, CLOSED);
     bench.state(&server, CLOSED);
+    assert_eq!(bench.outcomes(), [Outcome::Aborted], "the answer may still be read");
+    bench.wait(1_000);
     assert_eq!(bench.outcomes(), [Outcome::Aborted, Outcome::Aborted]);
-    let [called, served] = &bench.exchanges[..] else { panic!("not two") };
+    let [served, called] = &bench.exchanges[..] else { panic!("not two") };
     assert!(called.response.is_none() && called.answered_ns == 0);
     assert_eq!((served.response.as_ref().unwrap().status, served.response_body), (200, 1));
     assert_eq!((called.ended_ns, served.ended_ns), (14 * MS, 15 * MS));
@@ -89,6 +91,37 @@ fn a_client_that_closes_its_half_still_gets_its_answer() {
     bench.send(&mut server, OK);
     bench.recv(&mut client, OK);
     assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Complete]);
+}
+
+#[test]
+fn what_came_before_a_connection_closed_may_be_read_afterwards() {
+    for fin in [0, 1] {
+        let (mut client, _) = pair();
+        let mut bench = Bench::with(&[&client]);
+        bench.send(&mut client, GET);
+        bench.state(&client, FIN_WAIT1);
+        bench.recv(&mut client, &OK[..OK.len() - 1]);
+        bench.state(&client, CLOSED);
+        bench.wait(500);
+        // The kernel counts the FIN where a read reaches the end.
+        client.next[1] = client.next[1].wrapping_add(fin);
+        bench.recv(&mut client, &OK[OK.len() - 1..]);
+        assert_eq!(bench.only().outcome, Outcome::Complete);
+        bench.wait(50);
+        assert_eq!(bench.forgotten, [1]);
+    }
+}
+
+#[test]
+fn a_process_that_ends_after_its_connection_closed() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    bench.state(&client, CLOSED);
+    let closed = bench.now;
+    bench.wait(100);
+    bench.exit(TGID);
+    assert_eq!((bench.only().outcome, bench.only().ended_ns), (Outcome::Aborted, closed));
 }
 
 #[test]
@@ -368,5 +401,6 @@ fn a_body_that_was_not_read_to_its_end_is_an_abort() {
     bench.recv(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
     bench.lose(&mut client, Direction::RECV, 4_999);
     bench.state_and_received(&client, CLOSED);
+    bench.wait(1_000);
     assert_eq!(bench.only().outcome, Outcome::Aborted);
 }
