@@ -20,6 +20,7 @@ mod hostile;
 mod http2;
 mod http_servers;
 mod liar;
+mod losses;
 mod namespaces;
 mod overrun;
 mod privileges;
@@ -57,6 +58,7 @@ pub const SUITES: &[&[Case]] = &[
     http2::CASES,
     http2::TLS_CASES,
     grpc::CASES,
+    losses::CASES,
     goroutines::CASES,
     namespaces::CASES,
     sampling::CASES,

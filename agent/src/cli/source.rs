@@ -47,7 +47,7 @@ impl Live {
             Ok(layout) => self.kernel.go_bits(layout),
             Err(why) => {
                 if self.unknown.as_ref() != Some(&why) {
-                    eprintln!(
+                    crate::tell!(
                         "spanwise: goroutines of {} are not known, so its calls find their parents by thread: {why}",
                         process.exe_name()
                     );
@@ -90,7 +90,7 @@ impl Live {
         for news in self.instruments.news() {
             match news {
                 News::Bits { tgid, set, of } => self.kernel.mark(tgid, set, of),
-                News::Said(sentence) => eprintln!("spanwise: {sentence}"),
+                News::Said(sentence) => crate::tell!("spanwise: {sentence}"),
             }
         }
     }
@@ -109,7 +109,7 @@ impl Live {
             self.instruments.started(tgid);
         }
         if !self.instruments.settle(PROBES) {
-            eprintln!("spanwise: some probes are not attached yet after {PROBES:?}; they follow");
+            crate::tell!("spanwise: some probes are not attached yet after {PROBES:?}; they follow");
         }
         self.hear();
     }
