@@ -31,6 +31,7 @@ mod sampling;
 mod signals;
 mod syscalls;
 mod tls;
+mod wild;
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ pub const SUITES: &[&[Case]] = &[
     golang_tls::CASES,
     degradation::CASES,
     run::CASES,
+    wild::CASES,
     attach::CASES,
     signals::CASES,
     http_servers::CASES,
