@@ -220,7 +220,8 @@ impl Sessions {
 
     /// A process ended: what it had under way will not end.
     pub fn exit(&mut self, tgid: u32, at_ns: u64, who: &mut dyn Who, out: &mut Output) {
-        self.encrypted.exit(tgid);
+        let lost = self.encrypted.exit(tgid);
+        self.lost(lost);
         for cookie in self.of_process.remove(&tgid).unwrap_or_default() {
             self.encrypted.forget(cookie);
             if let Some(mut connection) = self.connections.remove(&cookie) {
