@@ -74,6 +74,8 @@ pub mod flags {
     pub const FROM_START: u16 = 1 << 10;
     /// The payload is pieces of the transfer (see [`PIECE`](super::PIECE)).
     pub const PIECES: u16 = 1 << 11;
+    /// In a `Join`: the connection has an object already, and this one is another name of it.
+    pub const SAME: u16 = 1 << 12;
 }
 
 /// Bytes before each piece of a payload of pieces: its length, and how many bytes behind it were left out, both in four

@@ -78,6 +78,14 @@ pub mod program {
     pub const TLS_NEW: &str = "tls_new";
     /// An object of a TLS library is freed.
     pub const TLS_FREE: &str = "tls_free";
+    /// rustls is about to encrypt a record.
+    pub const RUSTLS_ENCRYPT: &str = "rustls_encrypt";
+    /// rustls has encrypted a record.
+    pub const RUSTLS_ENCRYPTED: &str = "rustls_encrypted";
+    /// rustls is about to decrypt a record.
+    pub const RUSTLS_DECRYPT: &str = "rustls_decrypt";
+    /// rustls has decrypted a record.
+    pub const RUSTLS_DECRYPTED: &str = "rustls_decrypted";
     /// Go's crypto/tls is about to encrypt a record.
     pub const GO_ENCRYPT: &str = "go_encrypt";
     /// Go's crypto/tls has decrypted a record.

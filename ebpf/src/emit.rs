@@ -146,6 +146,9 @@ fn tell(t: &Transfer) -> Option<()> {
     if t.bits & proc::TLS != 0 && t.moved != 0 {
         tls::records::inside_library();
     }
+    if t.bits & proc::RUSTLS != 0 && t.moved != 0 {
+        tls::wire::rustls_moved();
+    }
     let starts = state.last != t.direction.0;
     if starts {
         state.last = t.direction.0;

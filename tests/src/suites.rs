@@ -31,6 +31,7 @@ mod sampling;
 mod signals;
 mod syscalls;
 mod tls;
+mod tls_rust;
 mod wild;
 
 use std::time::{Duration, Instant};
@@ -52,6 +53,7 @@ pub const SUITES: &[&[Case]] = &[
     signals::CASES,
     http_servers::CASES,
     tls::CASES,
+    tls_rust::CASES,
     syscalls::CASES,
     chain::CASES,
     databases_go::CASES,

@@ -28,7 +28,7 @@ pub use worker::{Instruments, News};
 #[must_use]
 pub fn all() -> Vec<Arc<dyn Instrument>> {
     let mut all: Vec<Arc<dyn Instrument>> =
-        vec![Arc::new(tls::OpenSsl), Arc::new(tls::GnuTls), Arc::new(golang::Golang)];
+        vec![Arc::new(tls::OpenSsl), Arc::new(tls::GnuTls), Arc::new(tls::Rustls), Arc::new(golang::Golang)];
     all.extend(trial::Trial::of_environment().map(|trial| Arc::new(trial) as Arc<dyn Instrument>));
     all
 }

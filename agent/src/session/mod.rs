@@ -8,6 +8,7 @@ mod carries;
 mod connection;
 mod effort;
 mod exchange;
+mod held;
 mod orphan;
 mod plain;
 mod rest;

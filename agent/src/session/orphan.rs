@@ -108,7 +108,8 @@ impl Sessions {
 
     /// A process ended. What it had under way ends when its connections close.
     pub fn exit(&mut self, tgid: u32, at_ns: u64, who: &mut dyn Who, out: &mut Output) {
-        self.encrypted.exit(tgid);
+        let lost = self.encrypted.exit(tgid);
+        self.lost(lost);
         for cookie in self.of_process.remove(&tgid).unwrap_or_default() {
             let under_way = |key: u64| self.connections.get(&key).is_some_and(|c| c.in_flight() > 0);
             // Under the key of an encrypted connection nothing is under way; its close ends the plaintext.
