@@ -208,6 +208,7 @@ impl<O: Origin> Pipeline<O> {
                     }
                     Record::Join(join) => sessions.join(&join, origin, output),
                     Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
+                    Record::Route(route, text) => sessions.route(&route, text),
                     Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
                     Record::Data(..) | Record::Plain(..) => {}
                 }

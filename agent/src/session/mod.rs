@@ -10,6 +10,7 @@ mod effort;
 mod exchange;
 mod plain;
 mod rest;
+mod routes;
 mod scene;
 mod table;
 

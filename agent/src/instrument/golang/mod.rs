@@ -7,6 +7,7 @@
 mod grpc;
 mod http1;
 mod http2;
+mod routes;
 mod starts;
 mod tls;
 
@@ -45,6 +46,7 @@ impl Instrument for Golang {
         names.extend(starts::FUNCTIONS);
         names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.calls[0], kind.calls[1]]));
         names.extend(grpc::FUNCTIONS);
+        names.extend(routes::functions());
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
         let mut found = Found::default();
         if binary.functions().is_none() {
@@ -56,6 +58,7 @@ impl Instrument for Golang {
         starts::look(&program, facts, &mut found);
         http2::look(&program, facts, &mut found);
         grpc::look(&program, facts, &mut found);
+        routes::look(&program, &mut found);
         found.notes.dedup();
         Ok(found)
     }
