@@ -25,6 +25,7 @@ mod overrun;
 mod privileges;
 mod probes;
 mod rounds;
+mod routes;
 mod run;
 mod sampling;
 mod signals;
@@ -56,6 +57,7 @@ pub const SUITES: &[&[Case]] = &[
     http2::TLS_CASES,
     grpc::CASES,
     goroutines::CASES,
+    routes::CASES,
     namespaces::CASES,
     sampling::CASES,
     harm::CASES,
