@@ -12,7 +12,7 @@ use crate::conn::{self, Seqs, Stream};
 use crate::frames;
 use crate::golang;
 use crate::gonet::routes;
-use crate::maps::{COUNTERS, EVENTS, SCRATCH};
+use crate::maps::{CONNS, COUNTERS, EVENTS, SCRATCH};
 use crate::read::{masked, word};
 use crate::tls;
 use crate::uring;
@@ -128,12 +128,12 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
 pub extern "C" fn tell_transfer() -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: per-CPU scratch.
-    let (t, call) = unsafe { ((*scratch).transfer, (*scratch).call) };
-    u32::from(tell(&t, &call).is_some())
+    let t = unsafe { (*scratch).transfer };
+    u32::from(tell(&t).is_some())
 }
 
 #[inline(always)]
-fn tell(t: &Transfer, call: &Call) -> Option<()> {
+fn tell(t: &Transfer) -> Option<()> {
     let counters = counters()?;
     counters[count::SEEN as usize] += 1;
     counters[count::BYTES as usize] += u64::from(t.moved);
@@ -145,7 +145,7 @@ fn tell(t: &Transfer, call: &Call) -> Option<()> {
         open(t, state);
     }
     if t.bits & proc::TLS != 0 && t.moved != 0 {
-        tls::records::inside(t, call, &mut state.info);
+        tls::records::inside_library();
     }
     let starts = state.last != t.direction.0;
     if starts {
@@ -182,12 +182,13 @@ fn tell(t: &Transfer, call: &Call) -> Option<()> {
     }
     // Of the first burst of the client, which may be the second of all.
     if state.verdict == verdict::UNKNOWN && starts && state.bursts <= 2 {
-        recognise(call, t.moved, state);
+        recognise_preface();
     }
     // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
     let unseen = t.direction == Direction::RECV && before != 0 && t.moved != 0 && seq != before;
     if state.verdict == verdict::HTTP2 && t.moved != 0 {
-        return frames::ship(t, state, seq, starts, unseen);
+        let bits = u32::from(starts) | u32::from(unseen) << 1;
+        return (frames::ship_transfer(seq, bits) != 0).then_some(());
     }
     ship(t, state, seq, starts, unseen, counters)
 }
@@ -242,7 +243,7 @@ fn ship(
         bits |= scratch.walk.found as u16;
     }
     if t.bits & proc::TLS != 0 {
-        tls::hello::note(t, &scratch.payload, captured, seq, &mut state.info);
+        tls::hello::note_hello(captured, seq);
     }
     if captured < t.moved {
         bits |= flags::CUT;
@@ -284,17 +285,25 @@ fn ship(
 }
 
 /// A connection that begins with the preface of HTTP/2 ships frames from there on: user space would say so too late, and what
-/// its heads refer to would be lost.
-#[inline(always)]
-fn recognise(call: &Call, moved: u32, state: &mut State) {
-    if let Some((address, len)) = tls::records::first_bytes(call, moved)
+/// its heads refer to would be lost. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn recognise_preface() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (t, call) = unsafe { (&(*scratch).transfer, &(*scratch).call) };
+    let Some(state) = CONNS.get_ptr_mut(&t.key) else { return 0 };
+    if let Some((address, len)) = tls::records::first_bytes(call, t.moved)
         && len >= 8
         && word(address) == Some(u64::from_ne_bytes(*b"PRI * HT"))
     {
+        // SAFETY: map values stay valid while the program runs.
+        let state = unsafe { &mut *state };
         state.verdict = verdict::HTTP2;
         state.budget_send = BUDGET_FRAMES;
         state.budget_recv = BUDGET_FRAMES;
     }
+    1
 }
 
 /// Bytes were read from the socket where no hook looks: told before what is written next.

@@ -20,6 +20,7 @@ mod hostile;
 mod http2;
 mod http_servers;
 mod liar;
+mod losses;
 mod namespaces;
 mod overrun;
 mod privileges;
@@ -56,6 +57,7 @@ pub const SUITES: &[&[Case]] = &[
     http2::CASES,
     http2::TLS_CASES,
     grpc::CASES,
+    losses::CASES,
     goroutines::CASES,
     routes::CASES,
     namespaces::CASES,

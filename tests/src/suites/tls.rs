@@ -13,14 +13,16 @@ use crate::agent::{Agent, Options, Report};
 use crate::apps::App;
 use crate::certs::Certs;
 use crate::proc::{Proc, capture};
-use crate::runner::{Case, Context};
+use crate::runner::{Case, Context, full};
 use crate::secure::{Protocol, Server, Speaker};
 use crate::spans::Kind;
 use crate::{paths, toolbox, traces};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Requests of a client that counts.
-const REQUESTS: u64 = 1_000;
+fn requests() -> u64 {
+    if full() { 20_000 } else { 1_000 }
+}
 
 const NGINX: Server = Server::Nginx(Protocol::Https);
 const NODE: Server = Server::Node(Protocol::Https);
@@ -176,7 +178,7 @@ fn paths_of(requests: u64) -> BTreeSet<String> {
 
 fn both_sides(context: &Context, of: Server, speaker: Speaker, connections: usize) -> Result<()> {
     let (app, certs) = server(context, of)?;
-    let mut client = speaker.start(&app, REQUESTS, [connections, 1], Some(&certs), &context.dir)?;
+    let mut client = speaker.start(&app, requests(), [connections, 1], Some(&certs), &context.dir)?;
     let service = name_of(speaker);
     let agent = Agent::attach(&context.dir, &[app.pids(), client.pids()].concat(), &Options::default())?;
     let sent = client.run(LIMIT)?;
