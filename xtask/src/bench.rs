@@ -15,6 +15,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use spanwise_tests::apps::{App, Kind, Setup};
+use spanwise_tests::bpf;
 use spanwise_tests::cleanup;
 use spanwise_tests::sink::Sink;
 
@@ -87,6 +88,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let binary = run::build_agent("release")?;
     let sink = Sink::start()?;
 
+    if bpf::is_measured()? {
+        println!(
+            "the kernel measures every BPF program already, which makes each run some 40 ns slower: set kernel.bpf_stats_enabled to 0"
+        );
+    }
     let mut all = Measured::default();
     let mut failed = Vec::new();
     let begin = Instant::now();

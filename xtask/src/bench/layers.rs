@@ -205,7 +205,7 @@ fn attach(way: Placed, dir: &Path, sink: &Sink, app: &spanwise_tests::apps::App)
     if way == Placed::Naively {
         options = options.env(NAIVE.0, NAIVE.1);
     }
-    let running = measure::attach(app, dir, sink, options)?;
+    let mut running = measure::attach(app, dir, sink, options)?;
     // Files are looked at on a thread of their own, some of them a second after the start.
     let (begin, mut last) = (Instant::now(), usize::MAX);
     while begin.elapsed() < Duration::from_secs(5) {
@@ -216,6 +216,7 @@ fn attach(way: Placed, dir: &Path, sink: &Sink, app: &spanwise_tests::apps::App)
         }
         last = now;
     }
+    running.starts_to_count();
     Ok(running)
 }
 

@@ -75,12 +75,19 @@ pub(super) struct Running {
     maps: u64,
     /// Requests that were made beside the load.
     more: u64,
+    /// CPU time of the agent that does not count.
+    cpu_before: u64,
 }
 
 impl Running {
     /// The agent's process.
     pub(super) fn pid(&self) -> u32 {
         self.agent.proc.pid()
+    }
+
+    /// From now on its CPU time counts: not what it took to look at programs.
+    pub(super) fn starts_to_count(&mut self) {
+        self.cpu_before = self.agent.proc.cpu_us();
     }
 }
 
@@ -137,7 +144,7 @@ pub(super) fn agent(app: &App, dir: &Path, sink: &Sink) -> Result<Running> {
     }
     let first_span = begin.elapsed();
     let maps = Owned::by(agent.proc.pid())?.map_bytes()?;
-    Ok(Running { agent, before, first_span, maps, more: 1 })
+    Ok(Running { agent, before, first_span, maps, more: 1, cpu_before: 0 })
 }
 
 /// Attaches an agent that exports to the sink.
@@ -146,13 +153,13 @@ pub(super) fn attach(app: &App, dir: &Path, sink: &Sink, options: Options) -> Re
     let otlp = ["--exporter", "otlp", "--endpoint", &endpoint, "--protocol", "http/protobuf"];
     let before = sink.spans();
     let agent = Agent::attach(dir, &app.pids(), &options.without_file().arg(&otlp))?;
-    Ok(Running { agent, before, first_span: Duration::ZERO, maps: 0, more: 0 })
+    Ok(Running { agent, before, first_span: Duration::ZERO, maps: 0, more: 0, cpu_before: 0 })
 }
 
 /// Ends the agent after a load of this many requests.
 pub(super) fn finish(running: Running, sink: &Sink, requests: u64) -> Result<Own> {
     std::thread::sleep(Duration::from_millis(600));
-    let cpu = running.agent.proc.cpu_us();
+    let cpu = running.agent.proc.cpu_us().saturating_sub(running.cpu_before);
     let (rss, peak) = running.agent.proc.memory_kib();
     let attach = running.agent.ready_after;
     let report = running.agent.stop()?;
