@@ -214,6 +214,7 @@ impl<O: Origin> Pipeline<O> {
                         tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
                         tail.correlator.handoff(&handoff);
                     }
+                    Record::Route(route, text) => sessions.route(&route, text),
                     Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
                     Record::Data(..) | Record::Plain(..) => {}
                 }

@@ -32,7 +32,11 @@ pub const MAX_PROCS: u32 = 16 * 1024;
 pub const MAX_OBJECTS: u32 = 16 * 1024;
 /// Random numbers of ClientHellos that are kept until an object is found that has them (least recently used go first).
 pub const MAX_HELLOS: u32 = 16 * 1024;
-/// Go processes whose layouts of `crypto/tls` the kernel side keeps.
+/// Longest pattern of a route that is told, or longest part of one.
+pub const MAX_ROUTE: usize = 128;
+/// Parts of a pattern (routers within routers) that are told.
+pub const MAX_ROUTE_PARTS: u8 = 4;
+/// Go processes whose layouts of `crypto/tls`, and of servers, the kernel side keeps.
 pub const MAX_GO: u32 = 4 * 1024;
 /// Streams of Go clients between their making and their opening (least recently used go first).
 pub const MAX_GO_STREAMS: u32 = 16 * 1024;

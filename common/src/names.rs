@@ -12,6 +12,8 @@ pub const VERDICTS: &str = "VERDICTS";
 pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
 /// Process id to `golang::Tls`.
 pub const GO_TLS: &str = "GO_TLS";
+/// Process id to `golang::Routes`.
+pub const GO_ROUTES: &str = "GO_ROUTES";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
 /// Thread -> its call of a socket function. Used by plane `kprobe` only; elsewhere it has one entry.

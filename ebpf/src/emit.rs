@@ -11,6 +11,7 @@ use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD};
 use crate::conn::{self, Seqs, Stream};
 use crate::frames;
 use crate::golang;
+use crate::gonet::routes;
 use crate::maps::{CONNS, COUNTERS, EVENTS, SCRATCH};
 use crate::read::{masked, word};
 use crate::tls;
@@ -275,6 +276,9 @@ fn ship(
     data.plane = t.plane;
     data.pad = 0;
     state.burst = state.burst.saturating_add(t.moved);
+    if t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND {
+        routes::of_transfer(scratch.payload.as_ptr(), captured, &scratch.call, t.key, seq, t.bits);
+    }
     let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
     // SAFETY: the mask keeps the size within the scratch.
     if unsafe { output_data((scratch as *const crate::maps::Scratch).cast(), size, counters) } {

@@ -48,6 +48,18 @@ pub fn task(bits: u32) -> Task {
     task
 }
 
+/// Where the stack of the running goroutine ends, above all that is on it, and the thread that runs it; only if it began with
+/// this function.
+#[inline(always)]
+pub fn top_of_stack(bits: u32, start: u64) -> Option<(u64, u64)> {
+    let layout = GO_LAYOUTS.get((bits >> LAYOUT_SHIFT).wrapping_sub(1))?;
+    let g = current(layout)?;
+    if word(g + u64::from(layout.start))? != start {
+        return None;
+    }
+    Some((word(g + 8)?, word(g + u64::from(layout.m))?))
+}
+
 #[inline(never)]
 fn running(number: u32, out: &mut Task) -> i32 {
     if let Some(layout) = GO_LAYOUTS.get(number)

@@ -26,6 +26,7 @@ mod overrun;
 mod privileges;
 mod probes;
 mod rounds;
+mod routes;
 mod run;
 mod sampling;
 mod signals;
@@ -62,6 +63,7 @@ pub const SUITES: &[&[Case]] = &[
     grpc::CASES,
     losses::CASES,
     goroutines::CASES,
+    routes::CASES,
     namespaces::CASES,
     sampling::CASES,
     harm::CASES,

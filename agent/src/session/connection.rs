@@ -12,6 +12,7 @@ use super::carries::{Carries, Prefix, Wire, detect};
 use super::exchange::{Outcome, Task};
 use super::orphan::Orphan;
 use super::rest::{Rest, mark};
+use super::routes::Matched;
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
 use super::table::{Output, Who};
 use crate::conn::{ConnInfo, Half, Place, Side, beginning, inputs};
@@ -45,6 +46,8 @@ pub(super) struct Connection {
     pub(super) heads_only: bool,
     /// Bursts that are no message before the connection is given up.
     pub(super) patience: u8,
+    /// The pattern of the request whose answer comes next.
+    pub(super) route: Option<Box<Matched>>,
     /// It is the plaintext of an encrypted connection: how the chunk is named that is being read.
     pub(super) sealed: Option<Sealed>,
     /// Its process has ended.
@@ -66,6 +69,7 @@ impl Connection {
             long: None,
             heads_only: false,
             patience: u8::MAX,
+            route: None,
             sealed: None,
             orphan: None,
             closed_ns: None,
@@ -359,6 +363,7 @@ impl Connection {
             info: &self.info,
             side,
             sealed: self.sealed,
+            route: &mut self.route,
             exchanges: &mut self.exchanges,
             completed: &mut self.completed,
             calls: &mut self.calls,

@@ -108,6 +108,8 @@ pub struct Exchange {
     pub rpc: Option<Box<RpcSeen>>,
     /// The stream was reset with this error code (HTTP/2).
     pub reset: Option<u32>,
+    /// The pattern that the server's router matched the request with, where the router tells.
+    pub route: Option<Box<str>>,
     /// Bytes of the request's body seen moved.
     pub request_body: u64,
     /// Bytes of the response's body seen moved.

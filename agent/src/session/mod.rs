@@ -12,6 +12,7 @@ mod held;
 mod orphan;
 mod plain;
 mod rest;
+mod routes;
 mod scene;
 mod table;
 

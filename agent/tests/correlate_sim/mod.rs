@@ -163,6 +163,7 @@ impl Feed {
             request: Request::default(),
             rpc: None,
             reset: None,
+            route: None,
             response: None,
             request_body: 0,
             response_body: 0,

@@ -3,12 +3,16 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap};
 use spanwise_common::event::Task;
-use spanwise_common::golang::Tls;
+use spanwise_common::golang::{Routes, Tls};
 use spanwise_common::limits::{MAX_GO, MAX_GO_SLOTS, MAX_GO_STARTERS, MAX_GO_STREAMS};
 
 /// Process id -> offsets in its `crypto/tls.Conn`. Written by the agent.
 #[map]
 pub static GO_TLS: HashMap<u32, Tls> = HashMap::with_max_entries(MAX_GO, 0);
+
+/// Process id -> what leads to the pattern of a request in its servers. Written by the agent.
+#[map]
+pub static GO_ROUTES: HashMap<u32, Routes> = HashMap::with_max_entries(MAX_GO, 0);
 
 /// Address of something that stands for a stream, in its process.
 #[repr(C)]

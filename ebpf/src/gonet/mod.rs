@@ -8,6 +8,8 @@ pub mod channels;
 pub mod conn;
 pub mod http1;
 pub mod maps;
+pub mod routers;
+pub mod routes;
 pub mod starts;
 pub mod streams;
 pub mod tls;

@@ -8,6 +8,7 @@ mod channels;
 mod grpc;
 mod http1;
 mod http2;
+mod routes;
 mod starts;
 mod tls;
 
@@ -58,6 +59,7 @@ impl Instrument for Golang {
         names.extend(channels::FUNCTIONS);
         names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.calls[0], kind.calls[1]]));
         names.extend(grpc::FUNCTIONS);
+        names.extend(routes::functions());
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
         let mut found = Found::default();
         if binary.functions().is_none() {
@@ -70,6 +72,7 @@ impl Instrument for Golang {
         channels::look(&program, facts, &mut found);
         http2::look(&program, facts, &mut found);
         grpc::look(&program, facts, &mut found);
+        routes::look(&program, &mut found);
         found.notes.dedup();
         Ok(found)
     }
