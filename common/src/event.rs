@@ -77,6 +77,8 @@ pub mod flags {
     pub const FROM_START: u16 = 1 << 10;
     /// The payload is pieces of the transfer (see [`PIECE`](super::PIECE)).
     pub const PIECES: u16 = 1 << 11;
+    /// In a `Join`: the connection has an object already, and this one is another name of it.
+    pub const SAME: u16 = 1 << 12;
 }
 
 /// Bytes before each piece of a payload of pieces: its length, and how many bytes behind it were left out, both in four
@@ -266,6 +268,11 @@ pub mod handoff {
     pub const NAMES: u8 = 3;
     /// The task is about to start another one.
     pub const STARTS: u8 = 4;
+    /// The task (zero if it is not known) gave a value to the task whose id is the cookie, over a channel of the type `object`;
+    /// `stream` tells how long ago, in units of [`AGE_NS`]. The thread is that of either.
+    pub const GIVES: u8 = 5;
+    /// Unit of the time that a value lay in a buffer.
+    pub const AGE_NS: u64 = 256;
 }
 
 /// A pattern that a request was matched with, or a part of it; `len` bytes follow.

@@ -148,6 +148,36 @@ pub mod path {
     pub const LAST: u16 = 1 << 15;
 }
 
+/// Offsets in the runtime's `hchan` and `sudog` that no version has moved, and bits of the cookie of a probe on channels.
+pub mod channel {
+    /// Words of `hchan` that are read: up to `recvx`.
+    pub const WORDS: usize = 8;
+    /// `hchan.dataqsiz`, in words.
+    pub const ROOM: usize = 1;
+    /// `hchan.buf`, in words.
+    pub const BUFFER: usize = 2;
+    /// `hchan.elemsize`, in words; 16 bits.
+    pub const SIZE: usize = 3;
+    /// From `hchan.elemtype` to `hchan.sendx`, in bytes.
+    pub const SENDX: u32 = 8;
+    /// From `hchan.elemtype` to `hchan.recvx`, in bytes.
+    pub const RECVX: u32 = 16;
+    /// Places that `hchan.elemtype` has been at.
+    pub const TYPES: [u32; 2] = [32, 40];
+    /// The cookie's own bits: the offset of `hchan.elemtype`.
+    pub const TYPE: u16 = 0xff;
+    /// The cookie's own bits: what is hooked.
+    pub const WHAT_SHIFT: u32 = 8;
+    /// A value goes to a receiver that waits.
+    pub const GIVE: u16 = 0;
+    /// A receiver comes to a sender that waits.
+    pub const FETCH: u16 = 1;
+    /// A value goes into the buffer.
+    pub const PUT: u16 = 2;
+    /// A value comes out of the buffer.
+    pub const TAKE: u16 = 3;
+}
+
 const _: () = assert!(size_of::<Layout>() == 24);
 const _: () = assert!(size_of::<Tls>() == 24);
 const _: () = assert!(size_of::<Router>() == 32);

@@ -110,8 +110,8 @@ unsafe fn bases(sock: u64) -> Option<(u32, u32)> {
         let acked = probed::<u64>(sock, &OFF_TP_BYTES_ACKED)?;
         let next = probed::<u32>(sock, &OFF_TP_RCV_NXT)?;
         let received = probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED)?;
-        let fin = has_fin(probed::<u8>(sock, &OFF_SK_STATE).unwrap_or(0));
-        Some((una.wrapping_sub(acked as u32), next.wrapping_sub(received as u32).wrapping_sub(fin as u32)))
+        // A FIN counts in both, as received and as next.
+        Some((una.wrapping_sub(acked as u32), next.wrapping_sub(received as u32)))
     }
 }
 

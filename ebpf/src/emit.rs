@@ -127,9 +127,9 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
 #[inline(never)]
 pub extern "C" fn tell_transfer() -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // In place: a copy would take too much of the stack. Nothing here writes to it.
     // SAFETY: per-CPU scratch.
-    let t = unsafe { (*scratch).transfer };
-    u32::from(tell(&t).is_some())
+    u32::from(tell(unsafe { &(*scratch).transfer }).is_some())
 }
 
 #[inline(always)]
@@ -142,10 +142,13 @@ fn tell(t: &Transfer) -> Option<()> {
         return None;
     };
     if fresh {
-        open(t, state);
+        tell_open();
     }
     if t.bits & proc::TLS != 0 && t.moved != 0 {
         tls::records::inside_library();
+    }
+    if t.bits & proc::RUSTLS != 0 && t.moved != 0 {
+        tls::wire::rustls_moved();
     }
     let starts = state.last != t.direction.0;
     if starts {
@@ -336,9 +339,16 @@ fn read_unseen(key: u64, id: u64, before: u32, copied: u32) -> i32 {
     1
 }
 
-#[inline(always)]
-fn open(t: &Transfer, state: &State) {
-    let record =
-        Open { header: header(Kind::OPEN, size_of::<Open>(), t.id), cookie: t.key, info: state.info };
-    output_plain(&record);
+/// Tells of the connection of the transfer in the scratch. A global function: its record would take too much of the caller's stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell_open() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (key, id) = unsafe { ((*scratch).transfer.key, (*scratch).transfer.id) };
+    let Some(state) = CONNS.get_ptr_mut(&key) else { return 0 };
+    // SAFETY: map values stay valid while the program runs.
+    let info = unsafe { (*state).info };
+    output_plain(&Open { header: header(Kind::OPEN, size_of::<Open>(), id), cookie: key, info });
+    1
 }

@@ -54,11 +54,12 @@ const LONGEST: u32 = 16 * 1024;
 #[inline(never)]
 pub extern "C" fn ship_transfer(seq: u32, bits: u32) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // In place: a copy would take too much of the stack. Nothing here writes to it.
     // SAFETY: per-CPU scratch.
-    let t = unsafe { (*scratch).transfer };
+    let t = unsafe { &(*scratch).transfer };
     let Some(state) = CONNS.get_ptr_mut(&t.key) else { return 0 };
     // SAFETY: map values stay valid while the program runs.
-    u32::from(ship(&t, unsafe { &mut *state }, seq, bits & 1 != 0, bits & 2 != 0).is_some())
+    u32::from(ship(t, unsafe { &mut *state }, seq, bits & 1 != 0, bits & 2 != 0).is_some())
 }
 
 #[inline(always)]

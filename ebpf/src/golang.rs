@@ -65,13 +65,23 @@ fn running(number: u32, out: &mut Task) -> i32 {
     if let Some(layout) = GO_LAYOUTS.get(number)
         && let Some(g) = current(layout)
     {
-        out.id = word(g + u64::from(layout.goid)).unwrap_or(0);
-        out.start = word(g + u64::from(layout.start)).unwrap_or(0);
-        if layout.parent != MISSING {
-            out.parent = word(g + u64::from(layout.parent)).unwrap_or(0);
-        }
+        *out = of(layout, g);
     }
     0
+}
+
+/// A goroutine whose struct is at an address.
+#[inline(always)]
+pub fn task_at(g: u64, bits: u32) -> Option<Task> {
+    let layout = GO_LAYOUTS.get((bits >> LAYOUT_SHIFT).checked_sub(1)?)?;
+    Some(of(layout, g))
+}
+
+#[inline(always)]
+fn of(layout: &Layout, g: u64) -> Task {
+    let member = |offset: u32| word(g + u64::from(offset)).unwrap_or(0);
+    let parent = if layout.parent == MISSING { 0 } else { member(layout.parent) };
+    Task { id: member(layout.goid), parent, start: member(layout.start) }
 }
 
 /// Address of the running goroutine.

@@ -2,8 +2,8 @@
 //! kept in the build folder under a hash of its sources, and a running server that is ready.
 //!
 //! `web` calls from `/work/N` to `/leaf/N` in one of these modes: direct, child, grandchild, errgroup (five calls, `/leaf/N/1`
-//! to `/leaf/N/5`), pool (64 workers behind a channel), proxy (httputil.ReverseProxy), timer, both (a sleep before and after
-//! the call). `rpc` calls from `/load.Work/WN` to `/load.Work/LN` (or `WN` with `-next W`) in one of: direct, child. `data` asks
+//! to `/leaf/N/5`), pool (64 workers behind a channel), queue (the same with a buffer and `select`), list (behind a mutex), proxy
+//! (httputil.ReverseProxy), timer, both (a sleep before and after the call). `rpc` calls from `/load.Work/WN` to `/load.Work/LN` (or `WN` with `-next W`) in one of: direct, child. `data` asks
 //! PostgreSQL and Redis before it calls, with net/http or gin (`-framework gin`). `routers` answers by gin, echo or chi. What else they take is in their main.go.
 
 use std::fs;

@@ -32,6 +32,8 @@ mod sampling;
 mod signals;
 mod syscalls;
 mod tls;
+mod tls_rust;
+mod wild;
 
 use std::time::{Duration, Instant};
 
@@ -47,10 +49,12 @@ pub const SUITES: &[&[Case]] = &[
     golang_tls::CASES,
     degradation::CASES,
     run::CASES,
+    wild::CASES,
     attach::CASES,
     signals::CASES,
     http_servers::CASES,
     tls::CASES,
+    tls_rust::CASES,
     syscalls::CASES,
     chain::CASES,
     databases_go::CASES,

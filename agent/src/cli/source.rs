@@ -11,7 +11,7 @@ use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::limits::MAX_PROCS;
 
 use crate::governor::follow::{self, Following};
-use crate::instrument::{Instruments, News};
+use crate::instrument::{Instruments, Need, News};
 use crate::kernel::load::Kernel;
 use crate::kernel::recording::{Frame, Writer};
 use crate::pipeline::Origin;
@@ -196,10 +196,18 @@ impl Origin for Live {
 
     fn tasks(&mut self, tgid: u32) -> Option<Vec<Started>> {
         if self.goroutines.misses(tgid) {
-            self.instruments.more(tgid);
+            self.instruments.more(tgid, Need::Starters);
         }
         let started = |Goroutine { id, parent, start }| Started { id, parent, start };
         Some(self.goroutines.all(tgid)?.into_iter().map(started).collect())
+    }
+
+    fn hand_overs(&mut self, tgid: u32, told: bool) {
+        if told {
+            self.instruments.more(tgid, Need::HandOffs);
+        } else {
+            self.instruments.less(tgid, Need::HandOffs);
+        }
     }
 
     fn unseen(&mut self) {

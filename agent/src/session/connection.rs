@@ -10,6 +10,7 @@ use spanwise_protocol::{Detect, Input, Item};
 use super::account::Account;
 use super::carries::{Carries, Prefix, Wire, detect};
 use super::exchange::{Outcome, Task};
+use super::orphan::Orphan;
 use super::rest::{Rest, mark};
 use super::routes::Matched;
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
@@ -49,6 +50,10 @@ pub(super) struct Connection {
     pub(super) route: Option<Box<Matched>>,
     /// It is the plaintext of an encrypted connection: how the chunk is named that is being read.
     pub(super) sealed: Option<Sealed>,
+    /// Its process has ended.
+    pub(super) orphan: Option<Orphan>,
+    /// When it closed; the end of an answer may still be read.
+    pub(super) closed_ns: Option<u64>,
     halves: [Half; 2],
     carries: Carries,
     exchanges: VecDeque<Active>,
@@ -66,6 +71,8 @@ impl Connection {
             patience: u8::MAX,
             route: None,
             sealed: None,
+            orphan: None,
+            closed_ns: None,
             info,
             tgid,
             last_ns: 0,
@@ -187,7 +194,11 @@ impl Connection {
     ) -> Place {
         let Some(half) = self.halves.get_mut(usize::from(direction.0)) else { return Place::Seen };
         let place = half.place(moment.seq, len);
-        if let Place::After(missing) = place {
+        // What is read after the end was received counts the FIN.
+        let fin = self.closed_ns.is_some() && place == Place::After(1);
+        if let Place::After(missing) = place
+            && !fin
+        {
             account.holes += 1;
             match &mut self.carries {
                 // What was kept of the burst does not go on here.
@@ -373,6 +384,11 @@ impl Connection {
             change.ignore = true;
         }
         change
+    }
+
+    /// Whether a call waits for (the rest of) its answer.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.in_flight() > 0 && self.side() == Side::Client
     }
 
     /// Which end of its exchanges the process is.

@@ -68,7 +68,7 @@ pub enum Outcome {
     Aborted,
     /// The connection switched to another protocol (Upgrade, CONNECT).
     Upgraded,
-    /// The process ended, or the agent stopped, before the end was seen.
+    /// The agent stopped before the end was seen, or the close of a process's connection was not seen after its end.
     Unfinished,
     /// The capture lost bytes in the middle of the exchange; its end is the last that was seen.
     Gap,

@@ -8,6 +8,8 @@ mod carries;
 mod connection;
 mod effort;
 mod exchange;
+mod held;
+mod orphan;
 mod plain;
 mod rest;
 mod routes;

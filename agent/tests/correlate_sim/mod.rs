@@ -8,6 +8,8 @@
     reason = "a test's own data: a miss is a bug of the test"
 )]
 
+pub mod program;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;

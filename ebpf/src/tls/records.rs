@@ -54,7 +54,7 @@ pub fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
 
 /// Type and length of the record that begins at an address of user memory, if it is one.
 #[inline(always)]
-fn record_at(address: u64) -> Option<(u8, u32)> {
+pub fn record_at(address: u64) -> Option<(u8, u32)> {
     let mut head = [0u8; 8];
     // SAFETY: five bytes into eight.
     if !unsafe { user_bytes(head.as_mut_ptr(), HEADER, address) } {

@@ -114,7 +114,7 @@ fn hits(context: &Context, kind: Kind) -> Result<()> {
 }
 
 /// Bytes of the program's code in memory that differ from its file.
-fn breakpoints(pid: u32, file: &Path) -> Result<usize> {
+pub(super) fn breakpoints(pid: u32, file: &Path) -> Result<usize> {
     use std::os::unix::fs::FileExt as _;
     let on_disk = fs::read(file)?;
     let memory = fs::File::open(format!("/proc/{pid}/mem"))?;

@@ -98,7 +98,7 @@ fn nginx(context: &Context, certs: &Certs, block: &str) -> Result<App> {
 }
 
 /// Each of the paths has one span of this kind, and no other path has one.
-fn once_each(report: &Report, kind: Kind, service: &str, paths: &BTreeSet<String>) -> Result<()> {
+pub(super) fn once_each(report: &Report, kind: Kind, service: &str, paths: &BTreeSet<String>) -> Result<()> {
     let mut found = BTreeSet::new();
     for span in report.spans.at(kind, service) {
         ensure!(paths.contains(span.path()), "{service}: a span that nobody asked for: {span:?}");
@@ -122,7 +122,7 @@ fn once_each(report: &Report, kind: Kind, service: &str, paths: &BTreeSet<String
 
 /// No span of the server is the child of another client's span than the one of the same path, and nearly all are the child of that:
 /// a client's thread that is held up for long between its write and the end of the library's call tells too late.
-fn own_parents(report: &Report, service: &str) -> Result<()> {
+pub(super) fn own_parents(report: &Report, service: &str) -> Result<()> {
     let (mut all, mut roots) = (0_usize, 0_usize);
     for span in report.spans.at(Kind::Server, service) {
         let parent = report.spans.parent(span);
@@ -149,7 +149,7 @@ fn own_parents(report: &Report, service: &str) -> Result<()> {
 }
 
 /// Nothing passed a library that could not be joined, and nothing encrypted was left over.
-fn all_joined(report: &Report) -> Result<()> {
+pub(super) fn all_joined(report: &Report) -> Result<()> {
     for label in ["plaintext chunks of unknown connections", "library objects that changed their connection"]
     {
         ensure!(
@@ -172,7 +172,7 @@ fn name_of(speaker: Speaker) -> &'static str {
     }
 }
 
-fn paths_of(requests: u64) -> BTreeSet<String> {
+pub(super) fn paths_of(requests: u64) -> BTreeSet<String> {
     (1..=requests).map(|number| format!("/leaf/{number}")).collect()
 }
 

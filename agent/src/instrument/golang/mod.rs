@@ -4,6 +4,7 @@
 //! grows; never at a return. Structs are read at offsets that were measured or that the program's debug information tells;
 //! where neither knows, the feature is left out with a sentence.
 
+mod channels;
 mod grpc;
 mod http1;
 mod http2;
@@ -29,9 +30,20 @@ impl Instrument for Golang {
 
     fn programs(&self) -> &'static [&'static str] {
         use spanwise_common::names::program::{
-            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES, GO_STARTS,
+            GO_CALLS, GO_CHANNEL, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES,
+            GO_STARTS,
         };
-        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_H2_CALL, GO_SERVES, GO_CALLS, GO_OPENS, GO_STARTS]
+        &[
+            GO_ENCRYPT,
+            GO_DECRYPT,
+            GO_HTTP_CALL,
+            GO_H2_CALL,
+            GO_SERVES,
+            GO_CALLS,
+            GO_OPENS,
+            GO_STARTS,
+            GO_CHANNEL,
+        ]
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
@@ -44,6 +56,7 @@ impl Instrument for Golang {
         names.extend(tls::FUNCTIONS);
         names.extend(http1::FUNCTIONS);
         names.extend(starts::FUNCTIONS);
+        names.extend(channels::FUNCTIONS);
         names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.calls[0], kind.calls[1]]));
         names.extend(grpc::FUNCTIONS);
         names.extend(routes::functions());
@@ -56,6 +69,7 @@ impl Instrument for Golang {
         tls::look(&program, facts, &mut found);
         http1::look(&program, facts, &mut found);
         starts::look(&program, facts, &mut found);
+        channels::look(&program, facts, &mut found);
         http2::look(&program, facts, &mut found);
         grpc::look(&program, facts, &mut found);
         routes::look(&program, &mut found);
