@@ -92,26 +92,37 @@ pub fn describe(sock: u64, out: &mut Info) -> i32 {
             }
             seen = again;
         }
-        if let Some((own, peer)) = seen {
-            out.own_base = own;
-            out.peer_base = peer;
+        if seen != NO_BASES {
+            out.own_base = (seen >> 32) as u32;
+            out.peer_base = seen as u32;
             out.known |= known::BASES;
         }
     }
     0
 }
 
-/// First sequence numbers of both directions: our own and the peer's.
+/// What [`bases`] gives where they cannot be read. As a pair of sequence numbers it would be rare and harmless.
+const NO_BASES: u64 = u64::MAX;
+
+/// First sequence numbers of both directions, our own in the upper half and the peer's in the lower. In one word: of an `Option` the
+/// compiler reads parts that were never written, which kernels before 6.3 refuse.
 #[inline(always)]
-unsafe fn bases(sock: u64) -> Option<(u32, u32)> {
+unsafe fn bases(sock: u64) -> u64 {
     // SAFETY: helper reads.
     unsafe {
-        let una = probed::<u32>(sock, &OFF_TP_SND_UNA)?;
-        let acked = probed::<u64>(sock, &OFF_TP_BYTES_ACKED)?;
-        let next = probed::<u32>(sock, &OFF_TP_RCV_NXT)?;
-        let received = probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED)?;
+        let (Some(una), Some(acked)) =
+            (probed::<u32>(sock, &OFF_TP_SND_UNA), probed::<u64>(sock, &OFF_TP_BYTES_ACKED))
+        else {
+            return NO_BASES;
+        };
+        let (Some(next), Some(received)) =
+            (probed::<u32>(sock, &OFF_TP_RCV_NXT), probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED))
+        else {
+            return NO_BASES;
+        };
         // A FIN counts in both, as received and as next.
-        Some((una.wrapping_sub(acked as u32), next.wrapping_sub(received as u32)))
+        let (own, peer) = (una.wrapping_sub(acked as u32), next.wrapping_sub(received as u32));
+        u64::from(own) << 32 | u64::from(peer)
     }
 }
 

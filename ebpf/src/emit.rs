@@ -277,7 +277,7 @@ fn ship(
     data.pad = 0;
     state.burst = state.burst.saturating_add(t.moved);
     if t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND {
-        routes::of_transfer(scratch.payload.as_ptr(), captured, &scratch.call, t.key, seq, t.bits);
+        routes::route_of_transfer(captured, seq);
     }
     let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
     // SAFETY: the mask keeps the size within the scratch.

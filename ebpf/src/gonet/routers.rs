@@ -84,12 +84,21 @@ fn pooled(routes: &Routes, router: &Router, handler: u64, thread: u64, mark: u64
         pool = word(pool)?;
     }
     let mine = word(pool + fixed::FIRST)? + processor(routes, thread)? * fixed::POOL_LOCAL;
-    let private = word(mine + fixed::FIRST + 8)?;
-    if is_of(router, private, mark) {
-        return Some(private);
+    let found = last_put(mine, mark, router.through, router.mark);
+    (found != 0).then_some(found)
+}
+
+/// What was put last into the part of a pool that is a processor's, if it belongs to the request; else zero. A global function: the
+/// verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn last_put(mine: u64, mark: u64, through: u32, offset: u32) -> u64 {
+    let private = word(mine + fixed::FIRST + 8).unwrap_or(0);
+    if belongs(private, mark, through, offset) != 0 {
+        return private;
     }
-    let shared = last_shared(mine + fixed::SHARED)?;
-    is_of(router, shared, mark).then_some(shared)
+    let shared = last_shared(mine + fixed::SHARED).unwrap_or(0);
+    if belongs(shared, mark, through, offset) != 0 { shared } else { 0 }
 }
 
 /// What belongs to the request among the words on the stack of the router's `ServeHTTP`.
@@ -98,18 +107,25 @@ fn on_stack(routes: &Routes, router: &Router, top: u64, mark: u64) -> Option<u64
     if routes.called == 0 {
         return None;
     }
-    let mut at = top - u64::from(routes.called);
-    for number in 0..MAX_FRAME {
-        if number >= router.frame {
+    let end = top - u64::from(routes.called);
+    let found = among(end, mark, router.through, router.mark, router.frame);
+    (found != 0).then_some(found)
+}
+
+/// What belongs to the request among so many words below an address; else zero. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn among(end: u64, mark: u64, through: u32, offset: u32, words: u32) -> u64 {
+    for number in 1..=MAX_FRAME {
+        if number > words {
             break;
         }
-        at -= 8;
-        let found = word(at)?;
-        if is_of(router, found, mark) {
-            return Some(found);
+        let found = word(end - u64::from(number) * 8).unwrap_or(0);
+        if belongs(found, mark, through, offset) != 0 {
+            return found;
         }
     }
-    None
+    0
 }
 
 /// Number of the processor that the thread holds, or held before the system call that it is in.

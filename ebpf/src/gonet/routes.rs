@@ -17,9 +17,8 @@ use super::maps::GO_ROUTES;
 use super::routers;
 use crate::emit::{counters, header};
 use crate::golang;
-use crate::maps::EVENTS;
+use crate::maps::{EVENTS, SCRATCH};
 use crate::read::{masked, user_bytes, word};
-use crate::user::Call;
 
 /// What every answer begins with, as far as it is looked at.
 const ANSWER: u64 = u64::from_ne_bytes(*b"HTTP/1.\0");
@@ -34,13 +33,20 @@ fn is_answer(first: u64) -> bool {
     first & LOOKED_AT == ANSWER
 }
 
-/// A transfer that is sent by a program with routes: its payload, as far as it was captured, the call, its connection and position.
-#[inline(always)]
-pub fn of_transfer(payload: *const u8, captured: u32, call: &Call, key: u64, seq: u32, bits: u32) {
-    // SAFETY: the caller's payload has room for more than a word.
-    if captured >= SHORTEST && is_answer(unsafe { payload.cast::<u64>().read() }) && call.is_transfer() {
-        tell_route(key, seq, bits, call.di, 0);
+/// The transfer in the scratch was sent by a program with routes; so much of it was captured, and this is its position. A global
+/// function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn route_of_transfer(captured: u32, seq: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (first, call, t) = unsafe {
+        ((&raw const (*scratch).payload).cast::<u64>().read(), &(*scratch).call, &(*scratch).transfer)
+    };
+    if captured < SHORTEST || !is_answer(first) || !call.is_transfer() {
+        return 0;
     }
+    tell_route(t.key, seq, t.bits, call.di, 0)
 }
 
 /// Plaintext that is given to crypto/tls: where it is, the connection's object in the program, how that is known, and the position.
