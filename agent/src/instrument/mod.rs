@@ -4,9 +4,11 @@
 //! sentence. What to look for in a file is an [`Instrument`]'s; everything else (when a file is looked at, that it is looked
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
+mod coverage;
 mod explain;
 mod files;
 pub mod golang;
+mod inside;
 mod look;
 pub mod tls;
 mod trial;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use crate::placement::{Elf, Refusal, Rules, Site};
 use crate::process::Language;
 
+pub use coverage::{Coverage, Coverages, Gap};
 pub use explain::{Explained, explain};
 pub use look::{Findings, look};
 pub use worker::{Instruments, News};
