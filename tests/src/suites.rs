@@ -30,6 +30,7 @@ mod sampling;
 mod signals;
 mod syscalls;
 mod tls;
+mod web;
 
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ pub const SUITES: &[&[Case]] = &[
     signals::CASES,
     http_servers::CASES,
     tls::CASES,
+    web::CASES,
     syscalls::CASES,
     chain::CASES,
     databases_go::CASES,
