@@ -75,6 +75,7 @@ impl Bench {
             request: Request::default(),
             rpc: None,
             reset: None,
+            route: None,
             response: Some(Response::default()),
             request_body: 0,
             response_body: 0,

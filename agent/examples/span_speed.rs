@@ -47,6 +47,7 @@ fn main() {
             },
             rpc: None,
             reset: None,
+            route: None,
             response: Some(Response { status: 200, version: Version::Http11, ..Response::default() }),
             request_body: 0,
             response_body: 4096,

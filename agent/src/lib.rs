@@ -1,6 +1,8 @@
 //! The Spanwise agent. Modules stand in the order of the data flow; a stage imports from the stages before it,
 //! never after.
 
+#![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod conn;
 pub mod export;
 pub mod instrument;

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match ended.unwrap_or_else(|_| Err(fault::error())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("spanwise: {error}");
+            spanwise::tell!("spanwise: {error}");
             ExitCode::from(error.code)
         }
     }
@@ -46,6 +46,12 @@ fn log() -> Result<(), CliError> {
     let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or("warn")).map_err(|_| {
         CliError::usage("SPANWISE_LOG is not understood; give it a level: error, warn, info, debug or trace")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    // A log line that can't be written is lost; to say so on standard error, which is where it went, would end the agent.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .log_internal_errors(false)
+        .init();
     Ok(())
 }

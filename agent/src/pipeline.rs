@@ -66,6 +66,8 @@ pub trait Origin: Who {
     fn tasks(&mut self, _tgid: u32) -> Option<Vec<Started>> {
         None
     }
+    /// Values that pass from task (goroutine) to task in a process are to be told from now on, or no longer.
+    fn hand_overs(&mut self, _tgid: u32, _told: bool) {}
     /// Bytes left a socket that no hook saw.
     fn unseen(&mut self) {}
     /// A process may have loaded code; `more` if it surely has.
@@ -207,7 +209,12 @@ impl<O: Origin> Pipeline<O> {
                         origin.exit(tgid);
                     }
                     Record::Join(join) => sessions.join(&join, origin, output),
-                    Record::Handoff(handoff) => tail.correlator.handoff(&handoff),
+                    Record::Handoff(handoff) => {
+                        tail.sees(handoff.header.tgid, handoff.task, handoff.header.at_ns);
+                        tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
+                        tail.correlator.handoff(&handoff);
+                    }
+                    Record::Route(route, text) => sessions.route(&route, text),
                     Record::Mapped(event) => origin.mapped(event.header.tgid, event.other != 0),
                     Record::Data(..) | Record::Plain(..) => {}
                 }
@@ -222,6 +229,7 @@ impl<O: Origin> Pipeline<O> {
         let Self { tail, origin, .. } = self;
         tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
         tail.correlator.fill_holes(&mut |tgid| origin.tasks(tgid));
+        tail.correlator.hand_overs_wished(&mut |tgid, told| origin.hand_overs(tgid, told));
         for (cookie, verdict) in self.output.verdicts.drain(..) {
             self.origin.decide(cookie, verdict);
         }

@@ -26,4 +26,8 @@ pub mod proc {
     pub const GO: u32 = 1 << 2;
     /// Hooks on TLS libraries are placed in this process: transfers look for the call that they run in.
     pub const TLS: u32 = 1 << 3;
+    /// The program has rustls inside: transfers look for its records.
+    pub const RUSTLS: u32 = 1 << 4;
+    /// The program serves HTTP and keeps the pattern of a request where the kernel side can find it.
+    pub const ROUTES: u32 = 1 << 5;
 }

@@ -28,6 +28,9 @@ impl Kind {
     pub const HANDOFF: Self = Self(9);
     /// A traced process may have loaded more code: [`Process`].
     pub const MAPPED: Self = Self(10);
+    /// The pattern that matched the request whose answer begins with the transfer that is told next: [`Route`], followed by
+    /// `len` bytes of it.
+    pub const ROUTE: Self = Self(11);
 }
 
 /// First bytes of every record.
@@ -74,6 +77,8 @@ pub mod flags {
     pub const FROM_START: u16 = 1 << 10;
     /// The payload is pieces of the transfer (see [`PIECE`](super::PIECE)).
     pub const PIECES: u16 = 1 << 11;
+    /// In a `Join`: the connection has an object already, and this one is another name of it.
+    pub const SAME: u16 = 1 << 12;
 }
 
 /// Bytes before each piece of a payload of pieces: its length, and how many bytes behind it were left out, both in four
@@ -263,6 +268,29 @@ pub mod handoff {
     pub const NAMES: u8 = 3;
     /// The task is about to start another one.
     pub const STARTS: u8 = 4;
+    /// The task (zero if it is not known) gave a value to the task whose id is the cookie, over a channel of the type `object`;
+    /// `stream` tells how long ago, in units of [`AGE_NS`]. The thread is that of either.
+    pub const GIVES: u8 = 5;
+    /// Unit of the time that a value lay in a buffer.
+    pub const AGE_NS: u64 = 256;
+}
+
+/// A pattern that a request was matched with, or a part of it; `len` bytes follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// What every record begins with.
+    pub header: Header,
+    /// The connection, or the library's object that the answer is given to.
+    pub cookie: u64,
+    /// Position of the answer's first byte, as [`Data`] or [`Plain`] have it.
+    pub seq: u32,
+    /// Bytes of the pattern, at most [`MAX_ROUTE`](crate::limits::MAX_ROUTE).
+    pub len: u16,
+    /// Number of the part, from zero: a pattern is all of its parts, one after the other.
+    pub part: u8,
+    /// How many parts there are.
+    pub parts: u8,
 }
 
 /// Something happened to a process.
@@ -286,4 +314,5 @@ const _: () = assert!(size_of::<Close>() == 48);
 const _: () = assert!(size_of::<Plain>() == 96);
 const _: () = assert!(size_of::<Join>() == 40);
 const _: () = assert!(size_of::<Handoff>() == 72);
+const _: () = assert!(size_of::<Route>() == 40);
 const _: () = assert!(size_of::<Process>() == 48);

@@ -32,11 +32,23 @@ pub const MAX_PROCS: u32 = 16 * 1024;
 pub const MAX_OBJECTS: u32 = 16 * 1024;
 /// Random numbers of ClientHellos that are kept until an object is found that has them (least recently used go first).
 pub const MAX_HELLOS: u32 = 16 * 1024;
-/// Go processes whose layouts of `crypto/tls` the kernel side keeps.
+/// Longest pattern of a route that is told, or longest part of one.
+pub const MAX_ROUTE: usize = 128;
+/// Parts of a pattern (routers within routers) that are told.
+pub const MAX_ROUTE_PARTS: u8 = 4;
+/// Go processes whose layouts of `crypto/tls`, and of servers, the kernel side keeps.
 pub const MAX_GO: u32 = 4 * 1024;
 /// Streams of Go clients between their making and their opening (least recently used go first).
 pub const MAX_GO_STREAMS: u32 = 16 * 1024;
 /// Threads whose call of a TLS library is kept (least recently used go first).
 pub const MAX_CALLS: u32 = 16 * 1024;
+/// Ciphers of rustls, two for each connection and more while it begins (least recently used go first).
+pub const MAX_CIPHERS: u32 = 16 * 1024;
+/// Threads whose encryption or decryption of a record is kept (least recently used go first).
+pub const MAX_CRYPTING: u32 = 4 * 1024;
+/// Records of rustls on their way between cipher and socket (least recently used go first).
+pub const MAX_TAGS: u32 = 4 * 1024;
 /// Goroutines that start others and were told of.
 pub const MAX_GO_STARTERS: u32 = 4096;
+/// Places in buffers of Go channels that hold a value whose sender is known (least recently used go first).
+pub const MAX_GO_SLOTS: u32 = 16 * 1024;

@@ -12,6 +12,8 @@ pub const VERDICTS: &str = "VERDICTS";
 pub const GO_LAYOUTS: &str = "GO_LAYOUTS";
 /// Process id to `golang::Tls`.
 pub const GO_TLS: &str = "GO_TLS";
+/// Process id to `golang::Routes`.
+pub const GO_ROUTES: &str = "GO_ROUTES";
 /// Per-CPU counters.
 pub const COUNTERS: &str = "COUNTERS";
 /// Thread -> its call of a socket function. Used by plane `kprobe` only; elsewhere it has one entry.
@@ -78,6 +80,14 @@ pub mod program {
     pub const TLS_NEW: &str = "tls_new";
     /// An object of a TLS library is freed.
     pub const TLS_FREE: &str = "tls_free";
+    /// rustls is about to encrypt a record.
+    pub const RUSTLS_ENCRYPT: &str = "rustls_encrypt";
+    /// rustls has encrypted a record.
+    pub const RUSTLS_ENCRYPTED: &str = "rustls_encrypted";
+    /// rustls is about to decrypt a record.
+    pub const RUSTLS_DECRYPT: &str = "rustls_decrypt";
+    /// rustls has decrypted a record.
+    pub const RUSTLS_DECRYPTED: &str = "rustls_decrypted";
     /// Go's crypto/tls is about to encrypt a record.
     pub const GO_ENCRYPT: &str = "go_encrypt";
     /// Go's crypto/tls has decrypted a record.
@@ -86,6 +96,8 @@ pub mod program {
     pub const GO_HTTP_CALL: &str = "go_http_call";
     /// A goroutine of a Go program is about to start another.
     pub const GO_STARTS: &str = "go_starts";
+    /// A value passes a channel of a Go program.
+    pub const GO_CHANNEL: &str = "go_channel";
     /// A goroutine of a Go program serves an HTTP/2 stream.
     pub const GO_SERVES: &str = "go_serves";
     /// A goroutine of a Go program makes a request by HTTP/2, which a child of it writes.

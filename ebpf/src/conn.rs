@@ -110,8 +110,8 @@ unsafe fn bases(sock: u64) -> Option<(u32, u32)> {
         let acked = probed::<u64>(sock, &OFF_TP_BYTES_ACKED)?;
         let next = probed::<u32>(sock, &OFF_TP_RCV_NXT)?;
         let received = probed::<u64>(sock, &OFF_TP_BYTES_RECEIVED)?;
-        let fin = has_fin(probed::<u8>(sock, &OFF_SK_STATE).unwrap_or(0));
-        Some((una.wrapping_sub(acked as u32), next.wrapping_sub(received as u32).wrapping_sub(fin as u32)))
+        // A FIN counts in both, as received and as next.
+        Some((una.wrapping_sub(acked as u32), next.wrapping_sub(received as u32)))
     }
 }
 
@@ -122,18 +122,26 @@ pub fn lookup(key: u64, sock: u64) -> Option<(&'static mut State, bool)> {
     if let Some(state) = CONNS.get_ptr_mut(&key) {
         return Some((unsafe { &mut *state }, false));
     }
-    // In the scratch: on the stack, every way through the rest would look different to the verifier.
+    make_conn(key, sock);
+    let state = CONNS.get_ptr_mut(&key)?;
+    // SAFETY: as above.
+    Some((unsafe { &mut *state }, true))
+}
+
+/// Makes the state of a connection. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn make_conn(key: u64, sock: u64) -> u32 {
+    // In the scratch: it is too large for the stack.
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: per-CPU; all-zero is a valid State.
-    let fresh = unsafe { &mut (*SCRATCH.get_ptr_mut(0)?).fresh };
+    let fresh = unsafe { &mut (*scratch).fresh };
     *fresh = unsafe { core::mem::zeroed() };
     describe(sock, &mut fresh.info);
     fresh.budget_send = BUDGET_UNKNOWN;
     fresh.budget_recv = BUDGET_UNKNOWN;
     fresh.last = 255;
-    CONNS.insert(&key, &*fresh, 0).ok()?;
-    let state = CONNS.get_ptr_mut(&key)?;
-    // SAFETY: as above.
-    Some((unsafe { &mut *state }, true))
+    u32::from(CONNS.insert(&key, &*fresh, 0).is_ok())
 }
 
 /// Takes over what user space decided on the connection.

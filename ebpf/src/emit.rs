@@ -11,7 +11,8 @@ use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD};
 use crate::conn::{self, Seqs, Stream};
 use crate::frames;
 use crate::golang;
-use crate::maps::{COUNTERS, EVENTS, SCRATCH};
+use crate::gonet::routes;
+use crate::maps::{CONNS, COUNTERS, EVENTS, SCRATCH};
 use crate::read::{masked, word};
 use crate::tls;
 use crate::uring;
@@ -126,13 +127,13 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
 #[inline(never)]
 pub extern "C" fn tell_transfer() -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // In place: a copy would take too much of the stack. Nothing here writes to it.
     // SAFETY: per-CPU scratch.
-    let (t, call) = unsafe { ((*scratch).transfer, (*scratch).call) };
-    u32::from(tell(&t, &call).is_some())
+    u32::from(tell(unsafe { &(*scratch).transfer }).is_some())
 }
 
 #[inline(always)]
-fn tell(t: &Transfer, call: &Call) -> Option<()> {
+fn tell(t: &Transfer) -> Option<()> {
     let counters = counters()?;
     counters[count::SEEN as usize] += 1;
     counters[count::BYTES as usize] += u64::from(t.moved);
@@ -141,10 +142,13 @@ fn tell(t: &Transfer, call: &Call) -> Option<()> {
         return None;
     };
     if fresh {
-        open(t, state);
+        tell_open();
     }
     if t.bits & proc::TLS != 0 && t.moved != 0 {
-        tls::records::inside(t, call, &mut state.info);
+        tls::records::inside_library();
+    }
+    if t.bits & proc::RUSTLS != 0 && t.moved != 0 {
+        tls::wire::rustls_moved();
     }
     let starts = state.last != t.direction.0;
     if starts {
@@ -181,12 +185,13 @@ fn tell(t: &Transfer, call: &Call) -> Option<()> {
     }
     // Of the first burst of the client, which may be the second of all.
     if state.verdict == verdict::UNKNOWN && starts && state.bursts <= 2 {
-        recognise(call, t.moved, state);
+        recognise_preface();
     }
     // A receive that does not begin where the last one ended: what came between left the socket elsewhere.
     let unseen = t.direction == Direction::RECV && before != 0 && t.moved != 0 && seq != before;
     if state.verdict == verdict::HTTP2 && t.moved != 0 {
-        return frames::ship(t, state, seq, starts, unseen);
+        let bits = u32::from(starts) | u32::from(unseen) << 1;
+        return (frames::ship_transfer(seq, bits) != 0).then_some(());
     }
     ship(t, state, seq, starts, unseen, counters)
 }
@@ -241,7 +246,7 @@ fn ship(
         bits |= scratch.walk.found as u16;
     }
     if t.bits & proc::TLS != 0 {
-        tls::hello::note(t, &scratch.payload, captured, seq, &mut state.info);
+        tls::hello::note_hello(captured, seq);
     }
     if captured < t.moved {
         bits |= flags::CUT;
@@ -271,6 +276,9 @@ fn ship(
     data.plane = t.plane;
     data.pad = 0;
     state.burst = state.burst.saturating_add(t.moved);
+    if t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND {
+        routes::of_transfer(scratch.payload.as_ptr(), captured, &scratch.call, t.key, seq, t.bits);
+    }
     let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
     // SAFETY: the mask keeps the size within the scratch.
     if unsafe { output_data((scratch as *const crate::maps::Scratch).cast(), size, counters) } {
@@ -280,17 +288,25 @@ fn ship(
 }
 
 /// A connection that begins with the preface of HTTP/2 ships frames from there on: user space would say so too late, and what
-/// its heads refer to would be lost.
-#[inline(always)]
-fn recognise(call: &Call, moved: u32, state: &mut State) {
-    if let Some((address, len)) = tls::records::first_bytes(call, moved)
+/// its heads refer to would be lost. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn recognise_preface() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (t, call) = unsafe { (&(*scratch).transfer, &(*scratch).call) };
+    let Some(state) = CONNS.get_ptr_mut(&t.key) else { return 0 };
+    if let Some((address, len)) = tls::records::first_bytes(call, t.moved)
         && len >= 8
         && word(address) == Some(u64::from_ne_bytes(*b"PRI * HT"))
     {
+        // SAFETY: map values stay valid while the program runs.
+        let state = unsafe { &mut *state };
         state.verdict = verdict::HTTP2;
         state.budget_send = BUDGET_FRAMES;
         state.budget_recv = BUDGET_FRAMES;
     }
+    1
 }
 
 /// Bytes were read from the socket where no hook looks: told before what is written next.
@@ -323,9 +339,16 @@ fn read_unseen(key: u64, id: u64, before: u32, copied: u32) -> i32 {
     1
 }
 
-#[inline(always)]
-fn open(t: &Transfer, state: &State) {
-    let record =
-        Open { header: header(Kind::OPEN, size_of::<Open>(), t.id), cookie: t.key, info: state.info };
-    output_plain(&record);
+/// Tells of the connection of the transfer in the scratch. A global function: its record would take too much of the caller's stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell_open() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (key, id) = unsafe { ((*scratch).transfer.key, (*scratch).transfer.id) };
+    let Some(state) = CONNS.get_ptr_mut(&key) else { return 0 };
+    // SAFETY: map values stay valid while the program runs.
+    let info = unsafe { (*state).info };
+    output_plain(&Open { header: header(Kind::OPEN, size_of::<Open>(), id), cookie: key, info });
+    1
 }

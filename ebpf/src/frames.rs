@@ -17,7 +17,7 @@ use spanwise_common::limits::{MAX_PAYLOAD, MAX_SMALL_BODY};
 use crate::conn::Stream;
 use crate::emit::{Transfer, counters, header, output};
 use crate::golang;
-use crate::maps::{SCRATCH, Scratch, Stride};
+use crate::maps::{CONNS, SCRATCH, Scratch, Stride};
 use crate::read::{masked, user_bytes};
 use crate::user::{Place, place_transfer};
 
@@ -48,9 +48,22 @@ const CONTINUATION: u8 = 9;
 /// Longest frame, other than of DATA, that is taken for one.
 const LONGEST: u32 = 16 * 1024;
 
-/// Ships the frames of a transfer that begins at `seq`.
+/// Ships the frames of the transfer in the scratch, which begins at `seq`. Bit 0 tells that it starts a burst, bit 1 that something
+/// before it was not seen. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ship_transfer(seq: u32, bits: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // In place: a copy would take too much of the stack. Nothing here writes to it.
+    // SAFETY: per-CPU scratch.
+    let t = unsafe { &(*scratch).transfer };
+    let Some(state) = CONNS.get_ptr_mut(&t.key) else { return 0 };
+    // SAFETY: map values stay valid while the program runs.
+    u32::from(ship(t, unsafe { &mut *state }, seq, bits & 1 != 0, bits & 2 != 0).is_some())
+}
+
 #[inline(always)]
-pub fn ship(t: &Transfer, state: &mut State, seq: u32, starts: bool, unseen: bool) -> Option<()> {
+fn ship(t: &Transfer, state: &mut State, seq: u32, starts: bool, unseen: bool) -> Option<()> {
     // SAFETY: per-CPU scratch.
     let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
     let counted = t.stream == Stream::Unix;
@@ -111,11 +124,7 @@ pub extern "C" fn ship_frames(last: u32) -> u32 {
     let scratch = unsafe { &mut *scratch };
     let walk = &raw mut scratch.stride;
     begin(walk);
-    for _ in 0..STEPS {
-        if ship_step() == 0 {
-            break;
-        }
-    }
+    ship_steps();
     // SAFETY: as above.
     let (start, at, moved, out, found, more, process) = unsafe {
         end_piece(&raw mut scratch.payload, walk);
@@ -221,6 +230,18 @@ unsafe fn end_piece(payload: *mut [u8; MAX_PAYLOAD * 2], walk: *mut Stride) {
         // Not aligned: what was kept has any length.
         at.cast::<[u8; 8]>().write_unaligned((u64::from(skipped) << 32 | u64::from(kept)).to_ne_bytes());
     }
+}
+
+/// All steps of one record. On its own, so that what follows is looked at once and not for each step that may be the last.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ship_steps() -> u32 {
+    for _ in 0..STEPS {
+        if ship_step() == 0 {
+            return 0;
+        }
+    }
+    1
 }
 
 /// One step. Zero at the end, and where the walk can't go on. A global function, so that the verifier looks at one step and not at

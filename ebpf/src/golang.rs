@@ -48,18 +48,40 @@ pub fn task(bits: u32) -> Task {
     task
 }
 
+/// Where the stack of the running goroutine ends, above all that is on it, and the thread that runs it; only if it began with
+/// this function.
+#[inline(always)]
+pub fn top_of_stack(bits: u32, start: u64) -> Option<(u64, u64)> {
+    let layout = GO_LAYOUTS.get((bits >> LAYOUT_SHIFT).wrapping_sub(1))?;
+    let g = current(layout)?;
+    if word(g + u64::from(layout.start))? != start {
+        return None;
+    }
+    Some((word(g + 8)?, word(g + u64::from(layout.m))?))
+}
+
 #[inline(never)]
 fn running(number: u32, out: &mut Task) -> i32 {
     if let Some(layout) = GO_LAYOUTS.get(number)
         && let Some(g) = current(layout)
     {
-        out.id = word(g + u64::from(layout.goid)).unwrap_or(0);
-        out.start = word(g + u64::from(layout.start)).unwrap_or(0);
-        if layout.parent != MISSING {
-            out.parent = word(g + u64::from(layout.parent)).unwrap_or(0);
-        }
+        *out = of(layout, g);
     }
     0
+}
+
+/// A goroutine whose struct is at an address.
+#[inline(always)]
+pub fn task_at(g: u64, bits: u32) -> Option<Task> {
+    let layout = GO_LAYOUTS.get((bits >> LAYOUT_SHIFT).checked_sub(1)?)?;
+    Some(of(layout, g))
+}
+
+#[inline(always)]
+fn of(layout: &Layout, g: u64) -> Task {
+    let member = |offset: u32| word(g + u64::from(offset)).unwrap_or(0);
+    let parent = if layout.parent == MISSING { 0 } else { member(layout.parent) };
+    Task { id: member(layout.goid), parent, start: member(layout.start) }
 }
 
 /// Address of the running goroutine.

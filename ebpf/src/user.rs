@@ -314,13 +314,21 @@ fn capture_segments(scratch: &mut Scratch, address: u64, count: u64, moved: u32,
         };
         write_volatile(&raw mut (*walk).tail_from, tail_from);
     }
-    for index in 0..MAX_IOVEC {
-        if index as u32 >= listed || capture_segment(index as u32) == 0 {
-            break;
-        }
-    }
+    capture_listed(listed);
     // SAFETY: as above.
     unsafe { (read_volatile(&raw const (*walk).captured), read_volatile(&raw const (*walk).found) as u16) }
+}
+
+/// All segments of a list. On its own, so that what follows is looked at once and not for each segment that may be the last.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn capture_listed(listed: u32) -> u32 {
+    for index in 0..MAX_IOVEC as u32 {
+        if index >= listed || capture_segment(index) == 0 {
+            return 0;
+        }
+    }
+    1
 }
 
 /// One segment: copies what is wanted of it, and what of the transfer's tail lies in it. Zero at the end.

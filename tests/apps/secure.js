@@ -46,7 +46,8 @@ function caller(url, ca, connections) {
 
 function serve() {
   const [cert, key, downstream, ca] = rest;
-  const get = downstream && caller(downstream, ca, 16);
+  // As many connections as calls at once, or sessions with many streams each.
+  const get = downstream && caller(downstream, ca, protocol === 'https' ? 512 : 16);
   const handle = (request, response) => {
     const [, first, number] = request.url.split('/');
     const answer = (status, data) => {

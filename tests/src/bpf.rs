@@ -186,6 +186,12 @@ pub struct Map {
     pub bytes: u64,
 }
 
+/// Whether the kernel measures programs right now: somebody does it, or two runs at once put it back in the wrong order.
+pub fn is_measured() -> Result<bool> {
+    let value = fs::read_to_string(STATS).with_context(|| format!("cannot read {STATS}"))?;
+    Ok(value.trim() != "0")
+}
+
 /// Makes the kernel measure programs until this is dropped.
 pub fn measure() -> Result<Undo> {
     let before = fs::read_to_string(STATS).with_context(|| format!("cannot read {STATS}"))?;

@@ -2,9 +2,9 @@
 //! kept in the build folder under a hash of its sources, and a running server that is ready.
 //!
 //! `web` calls from `/work/N` to `/leaf/N` in one of these modes: direct, child, grandchild, errgroup (five calls, `/leaf/N/1`
-//! to `/leaf/N/5`), pool (64 workers behind a channel), proxy (httputil.ReverseProxy), timer, both (a sleep before and after
-//! the call). `rpc` calls from `/load.Work/WN` to `/load.Work/LN` (or `WN` with `-next W`) in one of: direct, child. `data` asks
-//! PostgreSQL and Redis before it calls, with net/http or gin (`-framework gin`). What else they take is in their main.go.
+//! to `/leaf/N/5`), pool (64 workers behind a channel), queue (the same with a buffer and `select`), list (behind a mutex), proxy
+//! (httputil.ReverseProxy), timer, both (a sleep before and after the call). `rpc` calls from `/load.Work/WN` to `/load.Work/LN` (or `WN` with `-next W`) in one of: direct, child. `data` asks
+//! PostgreSQL and Redis before it calls, with net/http or gin (`-framework gin`). `routers` answers by gin, echo or chi. What else they take is in their main.go.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -34,6 +34,8 @@ pub enum Program {
     Rpc,
     /// pgx, database/sql, go-redis, gin.
     Data,
+    /// gin, echo, chi.
+    Routers,
 }
 
 /// How it is built.
@@ -57,7 +59,7 @@ pub struct Build {
     pub program: Program,
     /// How.
     pub variant: Variant,
-    /// By which release of Go, such as `1.21.13`; `None` is the installed one. `Data` needs 1.24.
+    /// By which release of Go, such as `1.21.13`; `None` is the installed one. `Data` and `Routers` need 1.24.
     pub go: Option<&'static str>,
 }
 
@@ -73,6 +75,7 @@ impl Build {
             Program::Web => "web",
             Program::Rpc => "rpc",
             Program::Data => "data",
+            Program::Routers => "routers",
         };
         let source = paths::app("go").join(name);
         let go = toolbox::go()?;
@@ -119,7 +122,7 @@ impl Build {
 
 /// Builds what the suites start, so that no case waits for the compiler: minutes the first time, nothing later.
 pub fn prepare() -> Result<()> {
-    for program in [Program::Web, Program::Rpc, Program::Data] {
+    for program in [Program::Web, Program::Rpc, Program::Data, Program::Routers] {
         Build::new(program).path()?;
     }
     Build { program: Program::Rpc, variant: Variant::Stripped, go: Some(OLDEST) }.path()?;
@@ -141,6 +144,7 @@ impl<'a> GoApp<'a> {
     pub fn new(program: Program, mode: &str, dir: &'a Path) -> Self {
         let (arguments, name) = match program {
             Program::Data => (vec!["-framework".into(), mode.into()], format!("go-data-{mode}")),
+            Program::Routers => (vec!["-framework".into(), mode.into()], format!("go-{mode}")),
             Program::Web => (vec!["-mode".into(), mode.into()], format!("go-{mode}")),
             Program::Rpc => (vec!["-mode".into(), mode.into()], format!("go-rpc-{mode}")),
         };
@@ -242,7 +246,7 @@ impl<'a> GoApp<'a> {
         Ok(match program {
             Program::Web => client.arg(&["-at-once", &(connections * streams).to_string()]),
             Program::Rpc => client.arg(&["-streams", &streams.to_string()]),
-            Program::Data => bail!("the program `data` is no client"),
+            Program::Data | Program::Routers => bail!("this program is no client"),
         })
     }
 

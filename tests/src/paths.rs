@@ -68,6 +68,11 @@ pub fn client() -> Result<PathBuf> {
     own_program("client")
 }
 
+/// Server and client over rustls, built from this package.
+pub fn rusty() -> Result<PathBuf> {
+    own_program("rusty")
+}
+
 /// The maker of short-lived processes, built from this package.
 pub fn churn() -> Result<PathBuf> {
     own_program("churn")

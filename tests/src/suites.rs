@@ -20,17 +20,21 @@ mod hostile;
 mod http2;
 mod http_servers;
 mod liar;
+mod losses;
 mod namespaces;
 mod overrun;
 mod privileges;
 mod probes;
 mod rounds;
+mod routes;
 mod run;
 mod sampling;
 mod signals;
 mod syscalls;
 mod tls;
+mod tls_rust;
 mod web;
+mod wild;
 
 use std::time::{Duration, Instant};
 
@@ -46,18 +50,22 @@ pub const SUITES: &[&[Case]] = &[
     golang_tls::CASES,
     degradation::CASES,
     run::CASES,
+    wild::CASES,
     attach::CASES,
     signals::CASES,
     http_servers::CASES,
     tls::CASES,
     web::CASES,
+    tls_rust::CASES,
     syscalls::CASES,
     chain::CASES,
     databases_go::CASES,
     http2::CASES,
     http2::TLS_CASES,
     grpc::CASES,
+    losses::CASES,
     goroutines::CASES,
+    routes::CASES,
     namespaces::CASES,
     sampling::CASES,
     harm::CASES,

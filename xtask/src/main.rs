@@ -32,9 +32,10 @@ cargo xtask COMMAND [options]
                         boots Debian's kernels (5.10, 6.1, 6.12, 6.18, 7.x) in an emulator and tries every capture plane there;
                         --write puts what it found into docs/kernels.md; --read shows what --json wrote, and boots nothing
   demo                  two applications behind nginx, traced while they run (as root)
-  bench [--seconds N] [--rounds N] [--json FILE] [--only probes]
-                        with and without the agent, in alternation; prints the ratios (as root); `probes`: what a hit costs by
-                        the instruction under it
+  bench [--seconds N] [--rounds N] [--json FILE] [--only WORD]
+                        with and without the agent, in alternation; prints the ratios (as root). --only takes `probes` (what a
+                        hit costs by the instruction under it), one of the servers nginx, go-direct, go-http, go-https, go-grpc,
+                        nginx-https, node-https, nginx-h2c, nginx-h2, or a part of their names
   harm [--seconds N] [--only WORD] [--json FILE] [--rounds N]
                         applications and an untraced program without, with and without the agent: failures, answers, ratios;
                         --rounds attaches and leaves so many times instead (as root)

@@ -30,7 +30,7 @@ struct Module {
     versions: &'static [(&'static str, &'static str)],
 }
 
-const MODULES: [Module; 2] = [
+const MODULES: [Module; 5] = [
     Module {
         name: "golang.org/x/net",
         program: include_str!("offsets/xnet.go.txt"),
@@ -73,6 +73,43 @@ const MODULES: [Module; 2] = [
             ("1.81.1", "1.25.5"),
         ],
     },
+    Module {
+        name: "github.com/gin-gonic/gin",
+        program: include_str!("offsets/gin.go.txt"),
+        versions: &[
+            ("1.7.0", "1.21.13"),
+            ("1.7.7", "1.21.13"),
+            ("1.8.1", "1.21.13"),
+            ("1.9.1", "1.21.13"),
+            ("1.10.1", "1.21.13"),
+            ("1.11.0", "1.23.12"),
+            ("1.12.0", "1.25.5"),
+        ],
+    },
+    Module {
+        name: "github.com/labstack/echo/v4",
+        program: include_str!("offsets/echo.go.txt"),
+        versions: &[
+            ("4.10.2", "1.21.13"),
+            ("4.11.4", "1.21.13"),
+            ("4.12.0", "1.21.13"),
+            ("4.13.4", "1.23.12"),
+            ("4.15.4", "1.25.5"),
+        ],
+    },
+    Module {
+        name: "github.com/go-chi/chi/v5",
+        program: include_str!("offsets/chi.go.txt"),
+        versions: &[
+            ("5.0.0", "1.21.13"),
+            ("5.0.8", "1.21.13"),
+            ("5.0.12", "1.21.13"),
+            ("5.1.0", "1.21.13"),
+            ("5.2.3", "1.23.12"),
+            ("5.3.2", "1.25.5"),
+            ("5.5.0", "1.25.5"),
+        ],
+    },
 ];
 
 const STD_PROGRAM: &str = include_str!("offsets/std.go.txt");
@@ -84,7 +121,11 @@ type Measured = BTreeMap<(&'static str, &'static str), Option<u32>>;
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let mut options = Options::new(arguments);
     let write = options.flag("--write");
+    let only = options.value("--only")?;
     options.finish()?;
+    let file = paths::root().join("agent/golang/src/offsets.txt");
+    let before = fs::read_to_string(&file)?;
+    let wanted = |module: &str| only.as_deref().is_none_or(|only| module.contains(only));
     let work = paths::root().join("target/golang/offsets");
     let mut text = String::from(
         "# Offsets of struct members, from the debug information of real builds: made by `cargo xtask go-offsets --write`.\n\
@@ -92,15 +133,24 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     );
     let installed = installed()?;
     let mut builds = Vec::new();
-    for release in RELEASES.iter().copied().chain([installed.as_str()]) {
+    let releases = RELEASES.iter().copied().chain([installed.as_str()]);
+    for release in releases.filter(|_| wanted("std")) {
         let toolchain = if release == installed { "local".into() } else { format!("go{release}") };
         let place = work.join(format!("std-{release}"));
         let program = build(&place, &toolchain, STD_PROGRAM, &[])?;
         builds.push((release.to_owned(), measure("std", &program)?));
         println!("go-offsets: std {release}");
     }
-    rows(&mut text, "std", &builds)?;
+    if wanted("std") {
+        rows(&mut text, "std", &builds)?;
+    } else {
+        text.push_str(&held(&before, "std"));
+    }
     for module in &MODULES {
+        if !wanted(module.name) {
+            text.push_str(&held(&before, module.name));
+            continue;
+        }
         let mut builds = Vec::new();
         for (version, oldest) in module.versions {
             let mut results = Vec::new();
@@ -120,14 +170,23 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         }
         rows(&mut text, module.name, &builds)?;
     }
-    let file = paths::root().join("agent/golang/src/offsets.txt");
     if write {
         return fs::write(&file, text).context("cannot write the table");
     }
-    if fs::read_to_string(&file)? != text {
+    if before != text {
         bail!("the table is not what was measured: run `cargo xtask go-offsets --write`");
     }
     Ok(())
+}
+
+/// The lines of a module as the table has them.
+fn held(table: &str, module: &str) -> String {
+    let of_module = |line: &&str| {
+        let mut words = line.split(' ');
+        let first = words.next();
+        first == Some(module) || first == Some("measured") && words.next() == Some(module)
+    };
+    table.lines().filter(of_module).map(|line| format!("{line}\n")).collect()
 }
 
 /// The release that is installed.

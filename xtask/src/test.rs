@@ -83,23 +83,29 @@ fn programs() -> Result<()> {
 
 /// The oldest and the newest kernel, in VMs.
 fn machines(chosen: impl Fn(&str) -> bool, wanted: bool, total: &mut Summary) {
+    let (names, series): (Vec<_>, Vec<_>) =
+        vm::TESTS.iter().copied().filter(|(name, _)| chosen(name)).unzip();
+    if !wanted {
+        total.skipped.extend(names.iter().map(|name| format!("{name}: --no-vm")));
+        return;
+    }
+    if names.is_empty() {
+        return;
+    }
     let begin = Instant::now();
-    let mut ran = 0;
-    for (name, series) in vm::TESTS.iter().filter(|(name, _)| chosen(name)) {
-        if !wanted {
-            total.skipped.push(format!("{name}: --no-vm"));
-            continue;
-        }
-        let start = Instant::now();
+    let ended = match vm::test(&series) {
+        Ok(ended) => ended,
+        Err(error) => return ring("vm", total, || Err(error)),
+    };
+    for (name, (result, took)) in names.iter().zip(ended) {
         ring(name, total, || {
-            vm::test(series)?;
-            println!("passed   {name} ({:.1} s)", start.elapsed().as_secs_f64());
+            result?;
+            println!("passed   {name} ({:.1} s)", took.as_secs_f64());
             Ok(())
         });
-        ran += 1;
     }
-    if ran > 1 {
-        println!("{ran} kernels in VMs took {:.0} s", begin.elapsed().as_secs_f64());
+    if names.len() > 1 {
+        println!("{} kernels in VMs took {:.0} s", names.len(), begin.elapsed().as_secs_f64());
     }
 }
 

@@ -17,6 +17,7 @@ use spanwise_tests::{cleanup, paths};
 
 use crate::run::{self, Options};
 use archive::Archive;
+use image::Image;
 use machine::Qemu;
 use table::{Report, State};
 
@@ -97,9 +98,33 @@ fn build() -> Result<()> {
     run::build_exerciser()
 }
 
-/// One kernel as a test of `cargo xtask test`, which has built everything.
-pub(crate) fn test(series: &str) -> Result<()> {
-    let report = Lab::open()?.examine(series)?;
+/// Kernels as tests of `cargo xtask test`, which has built everything: each on a processor of its own, at the same time. A VM goes
+/// by its own time, so it minds nobody else. Goes out: for each what came of it, and how long it took.
+pub(crate) fn test(series: &[&str]) -> Result<Vec<(Result<()>, Duration)>> {
+    let lab = Lab::open()?;
+    let images: Vec<_> = series.iter().map(|one| image::get(one, &lab.archive, &lab.dir)).collect();
+    let lab = &lab;
+    Ok(std::thread::scope(|scope| {
+        let machines: Vec<_> = images
+            .into_iter()
+            .map(|image| {
+                scope.spawn(move || {
+                    let begin = Instant::now();
+                    (
+                        image.and_then(|image| lab.run(image)).and_then(|report| verdict(&report)),
+                        begin.elapsed(),
+                    )
+                })
+            })
+            .collect();
+        let ended = |machine: std::thread::ScopedJoinHandle<'_, (Result<()>, Duration)>| {
+            machine.join().unwrap_or_else(|_| (Err(anyhow::anyhow!("its thread panicked")), Duration::ZERO))
+        };
+        machines.into_iter().map(ended).collect()
+    }))
+}
+
+fn verdict(report: &Report) -> Result<()> {
     let faults: Vec<String> = report.faults().map(|row| format!("{}: {}", row.name(), row.note)).collect();
     if faults.is_empty() { Ok(()) } else { bail!("on {}: {}", report.kernel, faults.join("; ")) }
 }
@@ -125,7 +150,10 @@ impl Lab {
 
     /// Boots a kernel and tries everything in it.
     fn examine(&self, series: &str) -> Result<Report> {
-        let image = image::get(series, &self.archive, &self.dir)?;
+        self.run(image::get(series, &self.archive, &self.dir)?)
+    }
+
+    fn run(&self, image: Image) -> Result<Report> {
         println!("vm: {} ({}) in qemu {}", image.release, image.package, self.qemu.version);
         let begin = Instant::now();
         let ended = machine::run(&self.qemu, &image, &command()?, LIMIT)?;

@@ -67,7 +67,7 @@ impl Engine {
             last = now;
             if stop.wants_table() {
                 fault::for_tests();
-                eprint!("{}", self.table());
+                crate::telemetry::said::lines(format_args!("{}", self.table()));
             }
             if let Some(child) = &mut self.child
                 && let Ok(Some(status)) = child.try_wait()
@@ -179,7 +179,7 @@ impl Engine {
         if let Some(recorder) = recorder {
             let failed = recorder.finish();
             if failed > 0 {
-                eprintln!(
+                crate::tell!(
                     "spanwise: {failed} frames of the recording could not be written; it is not complete"
                 );
             }
@@ -187,11 +187,11 @@ impl Engine {
         let mut stages = vec![kernel];
         stages.extend(rest);
         stages.extend(governor);
-        eprint!("{}", render(&stages, &counters));
+        crate::telemetry::said::lines(format_args!("{}", render(&stages, &counters)));
         if let Some(path) = std::env::var_os("SPANWISE_STATS_JSON")
             && let Err(error) = std::fs::write(&path, to_json(&stages, &counters).to_string())
         {
-            eprintln!("spanwise: cannot write {}: {error}", Path::new(&path).display());
+            crate::tell!("spanwise: cannot write {}: {error}", Path::new(&path).display());
         }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::CliError;
 
-/// For tests: SIGUSR1 makes the thread named here panic (`engine` or `background`) instead of printing the table.
+/// For tests: SIGUSR1 makes the thread named here panic (`engine` or `background`), or the agent want more memory than it has
+/// (`memory`), instead of printing the table.
 const FOR_TESTS: &str = "SPANWISE_TEST_PANIC";
 
 static HAPPENED: AtomicBool = AtomicBool::new(false);
@@ -48,12 +49,17 @@ pub(super) fn check() -> Result<(), CliError> {
     if happened() { Err(error()) } else { Ok(()) }
 }
 
-/// Panics if the environment asks for it. To be called when SIGUSR1 came.
+/// What `memory` wants, more than any limit that a test sets.
+const WANTED: usize = 256 << 20;
+
+/// Panics, or takes memory, if the environment asks for it. To be called when SIGUSR1 came.
 pub(super) fn for_tests() {
     match std::env::var(FOR_TESTS).as_deref() {
         Ok("engine") => on_purpose(),
         // The end of that thread is the point; it is not waited for.
         Ok("background") => drop(std::thread::spawn(on_purpose)),
+        // Written to, so that the kernel has to give it.
+        Ok("memory") => drop(std::hint::black_box(vec![1_u8; WANTED])),
         _ => {}
     }
 }

@@ -71,7 +71,7 @@ impl From<privilege::Refusal> for CliError {
 /// Traces until a signal, the end of the time, or the end of what is traced.
 pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliError> {
     if settings.disabled {
-        eprintln!("spanwise: nothing is traced, because OTEL_SDK_DISABLED is true");
+        crate::tell!("spanwise: nothing is traced, because OTEL_SDK_DISABLED is true");
         return match targets {
             Targets::Processes(_) => Ok(()),
             Targets::Command(command) => report_status(start(&command)?.wait().ok()),
@@ -85,7 +85,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     // Only what can be found wrong without side effects comes before this.
     match privilege::too_little_memory() {
         Some(little) if little.hopeless => return Err(CliError::not_possible(little.what)),
-        Some(little) => eprintln!("spanwise: {}", little.what),
+        Some(little) => crate::tell!("spanwise: {}", little.what),
         None => {}
     }
     let locked_memory = privilege::raise_locked_memory();
@@ -115,7 +115,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         .map_err(|error| CliError::usage(error.to_string()))?;
     let stop = Stop::listen()?;
     for note in settings.notes.iter().chain(&kernel.losses) {
-        eprintln!("spanwise: {note}");
+        crate::tell!("spanwise: {note}");
     }
     let Some(ring) = kernel.take_ring() else {
         return Err(CliError::failed("the ring buffer of the BPF programs is missing"));
@@ -139,7 +139,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
     let child = match targets {
         Targets::Processes(processes) => {
             if let Some(loss) = privilege::losses(processes.iter().map(|process| process.tgid)) {
-                eprintln!("spanwise: {loss}");
+                crate::tell!("spanwise: {loss}");
             }
             follow(&mut live, &processes)?;
             None
@@ -175,7 +175,7 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         begin.elapsed()
     );
     for loss in reduced.losses {
-        eprintln!("spanwise: {loss}");
+        crate::tell!("spanwise: {loss}");
     }
     priority::step_back();
     let governor = Governor::new(settings.budgets, Instant::now(), kernel_side(&live.kernel));
@@ -227,7 +227,7 @@ fn follow(live: &mut Live, processes: &[Process]) -> Result<(), CliError> {
         )));
     }
     if !gone.is_empty() {
-        eprintln!("spanwise: process {} ended while it was being attached to", gone.join(", "));
+        crate::tell!("spanwise: process {} ended while it was being attached to", gone.join(", "));
     }
     Ok(())
 }
@@ -255,7 +255,7 @@ fn create_recording(path: &Path) -> Result<Writer, CliError> {
 
 pub(super) fn report_status(status: Option<std::process::ExitStatus>) -> Result<(), CliError> {
     match status {
-        Some(status) if !status.success() => eprintln!("spanwise: the program ended with {status}"),
+        Some(status) if !status.success() => crate::tell!("spanwise: the program ended with {status}"),
         _ => {}
     }
     Ok(())

@@ -119,7 +119,7 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
         )));
     };
     for note in &settings.notes {
-        eprintln!("spanwise: {note}");
+        crate::tell!("spanwise: {note}");
     }
     let exporters = Exporters::start(&settings.exporters, Limits::default())
         .map_err(|error| CliError::usage(error.to_string()))?;
@@ -154,11 +154,11 @@ pub fn main(args: ReplayArgs) -> Result<(), CliError> {
         tracing::info!("{report}");
     }
     let ((), stages) = pipeline.finish(now_ns, STOP_WITHIN, drop);
-    eprint!("{}", render(&stages, &[]));
+    crate::telemetry::said::lines(format_args!("{}", render(&stages, &[])));
     if let Some(path) = std::env::var_os("SPANWISE_STATS_JSON")
         && let Err(error) = std::fs::write(&path, to_json(&stages, &[]).to_string())
     {
-        eprintln!("spanwise: cannot write {}: {error}", std::path::Path::new(&path).display());
+        crate::tell!("spanwise: cannot write {}: {error}", std::path::Path::new(&path).display());
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use spanwise_common::conn::{Info, Verdict};
 use spanwise_common::limits::MAX_PROCS;
 
 use crate::governor::follow::{self, Following};
-use crate::instrument::{Instruments, News};
+use crate::instrument::{Instruments, Need, News};
 use crate::kernel::load::Kernel;
 use crate::kernel::recording::{Frame, Writer};
 use crate::pipeline::Origin;
@@ -47,7 +47,7 @@ impl Live {
             Ok(layout) => self.kernel.go_bits(layout),
             Err(why) => {
                 if self.unknown.as_ref() != Some(&why) {
-                    eprintln!(
+                    crate::tell!(
                         "spanwise: goroutines of {} are not known, so its calls find their parents by thread: {why}",
                         process.exe_name()
                     );
@@ -90,7 +90,7 @@ impl Live {
         for news in self.instruments.news() {
             match news {
                 News::Bits { tgid, set, of } => self.kernel.mark(tgid, set, of),
-                News::Said(sentence) => eprintln!("spanwise: {sentence}"),
+                News::Said(sentence) => crate::tell!("spanwise: {sentence}"),
             }
         }
     }
@@ -109,7 +109,7 @@ impl Live {
             self.instruments.started(tgid);
         }
         if !self.instruments.settle(PROBES) {
-            eprintln!("spanwise: some probes are not attached yet after {PROBES:?}; they follow");
+            crate::tell!("spanwise: some probes are not attached yet after {PROBES:?}; they follow");
         }
         self.hear();
     }
@@ -196,10 +196,18 @@ impl Origin for Live {
 
     fn tasks(&mut self, tgid: u32) -> Option<Vec<Started>> {
         if self.goroutines.misses(tgid) {
-            self.instruments.more(tgid);
+            self.instruments.more(tgid, Need::Starters);
         }
         let started = |Goroutine { id, parent, start }| Started { id, parent, start };
         Some(self.goroutines.all(tgid)?.into_iter().map(started).collect())
+    }
+
+    fn hand_overs(&mut self, tgid: u32, told: bool) {
+        if told {
+            self.instruments.more(tgid, Need::HandOffs);
+        } else {
+            self.instruments.less(tgid, Need::HandOffs);
+        }
     }
 
     fn unseen(&mut self) {

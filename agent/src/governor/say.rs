@@ -38,8 +38,8 @@ impl Lines {
     fn say(&mut self, now: Instant, line: &str) {
         if let Some(more) = self.permit(now) {
             match more {
-                0 => eprintln!("spanwise: {line}"),
-                more => eprintln!("spanwise: {line} ({more} more steps since the last line)"),
+                0 => crate::tell!("spanwise: {line}"),
+                more => crate::tell!("spanwise: {line} ({more} more steps since the last line)"),
             }
         }
     }

@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use super::further::Further;
 use super::worker::{Account, News};
-use super::{Facts, Findings, Found, Instrument, look};
+use super::{Facts, Findings, Found, Instrument, Need, Wanted, look};
 use crate::kernel::mapping::{Key, key};
 use crate::kernel::uprobe::{Links, Point, ProbeError, Probes};
 use crate::placement::Rules;
@@ -41,8 +42,7 @@ struct Known {
     bits: u32,
     users: HashSet<u32>,
     unused_since: Option<Instant>,
-    /// Probes for later were asked for.
-    more: bool,
+    further: Further,
 }
 
 /// A process.
@@ -186,6 +186,12 @@ impl Files {
         for key in user.files.into_keys() {
             let Some(file) = self.files.get_mut(&key) else { continue };
             file.users.remove(&tgid);
+            for need in [Need::Starters, Need::HandOffs] {
+                if let Some((links, sites)) = file.further.left(need, tgid) {
+                    self.account.sites.fetch_sub(sites as u64, Ordering::Relaxed);
+                    links.close();
+                }
+            }
             if file.users.is_empty() {
                 file.unused_since = Some(Instant::now());
             }
@@ -207,29 +213,43 @@ impl Files {
     }
 
     /// The probes for later of a process's program are needed.
-    pub(super) fn more(&mut self, tgid: u32) {
+    pub(super) fn more(&mut self, tgid: u32, need: Need) {
         let Ok(file) = File::open(Path::new(PROC).join(tgid.to_string()).join("exe")) else { return };
         let Ok(key) = key(&file) else { return };
         let Some(known) = self.files.get_mut(&key) else { return };
-        if std::mem::replace(&mut known.more, true) {
+        if !known.further.asked(need, tgid) {
             return;
         }
         let findings = Arc::clone(&known.findings);
         for (name, result) in &findings.by {
             let Ok(Found { later, .. }) = result else { continue };
-            if later.is_empty() {
+            let wanted = later.iter().filter(|(of, _)| *of == need).map(|(_, wanted)| wanted.clone());
+            let probes: Vec<Wanted> = wanted.collect();
+            if probes.is_empty() {
                 continue;
             }
-            let found = Found { probes: later.clone(), ..Found::default() };
+            let found = Found { probes, ..Found::default() };
             match self.attach(&file, &found) {
                 Ok(links) => {
                     if let Some(known) = self.files.get_mut(&key) {
-                        known.links.append(links);
-                        known.sites += found.probes.len();
+                        known.further.attached(need, links, found.probes.len());
                         Account::add(&self.account.sites, found.probes.len());
                     }
                 }
                 Err(error) => self.say(format!("further probes of {name} are not attached: {error}")),
+            }
+        }
+    }
+
+    /// They were of no use to a process.
+    pub(super) fn less(&mut self, tgid: u32, need: Need) {
+        let Some(user) = self.users.get(&tgid) else { return };
+        for key in user.files.keys() {
+            if let Some(known) = self.files.get_mut(key)
+                && let Some((links, sites)) = known.further.left(need, tgid)
+            {
+                self.account.sites.fetch_sub(sites as u64, Ordering::Relaxed);
+                links.close();
             }
         }
     }
@@ -257,8 +277,10 @@ impl Files {
         let mut links = Links::default();
         for key in keys {
             if let Some(file) = self.files.remove(&key) {
-                self.account.sites.fetch_sub(file.sites as u64, Ordering::Relaxed);
+                let (further, sites) = file.further.all();
+                self.account.sites.fetch_sub((file.sites + sites) as u64, Ordering::Relaxed);
                 links.append(file.links);
+                links.append(further);
             }
         }
         links.close();
@@ -269,6 +291,7 @@ impl Files {
         let mut links = Links::default();
         for (_, file) in self.files.drain() {
             links.append(file.links);
+            links.append(file.further.all().0);
         }
         links.close();
     }
@@ -369,7 +392,7 @@ impl Files {
             bits: 0,
             users: HashSet::new(),
             unused_since: None,
-            more: false,
+            further: Further::default(),
         };
         for (name, result) in &findings.by {
             match result {

@@ -7,6 +7,7 @@
 mod coverage;
 mod explain;
 mod files;
+mod further;
 pub mod golang;
 mod inside;
 mod look;
@@ -22,6 +23,7 @@ use crate::process::Language;
 
 pub use coverage::{Coverage, Coverages, Gap};
 pub use explain::{Explained, explain};
+pub use further::Need;
 pub use look::{Findings, look};
 pub use worker::{Instruments, News};
 
@@ -29,7 +31,7 @@ pub use worker::{Instruments, News};
 #[must_use]
 pub fn all() -> Vec<Arc<dyn Instrument>> {
     let mut all: Vec<Arc<dyn Instrument>> =
-        vec![Arc::new(tls::OpenSsl), Arc::new(tls::GnuTls), Arc::new(golang::Golang)];
+        vec![Arc::new(tls::OpenSsl), Arc::new(tls::GnuTls), Arc::new(tls::Rustls), Arc::new(golang::Golang)];
     all.extend(trial::Trial::of_environment().map(|trial| Arc::new(trial) as Arc<dyn Instrument>));
     all
 }
@@ -78,7 +80,7 @@ pub struct Found {
     /// Probes. All of them are attached, or, if the kernel refuses one, none.
     pub probes: Vec<Wanted>,
     /// Probes that are attached only when the agent finds that it needs them, in some process that maps the file.
-    pub later: Vec<Wanted>,
+    pub later: Vec<(Need, Wanted)>,
     /// Bits of `config::proc` for every process that maps the file.
     pub bits: u32,
     /// Maps keyed by process id, and what they hold for a process that maps the file.

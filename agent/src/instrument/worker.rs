@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryS
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Instrument;
 use super::files::Files;
+use super::{Instrument, Need};
 use crate::kernel::hazard::{Feature, Hazards};
 use crate::kernel::load::Kernel;
 use crate::kernel::privilege;
@@ -38,8 +38,9 @@ pub(super) enum Task {
         more: bool,
     },
     Ended(u32),
-    /// Its program's probes for later are needed.
-    More(u32),
+    /// Its program's probes for later are needed, or they are not.
+    More(u32, Need),
+    Less(u32, Need),
     /// Answer when everything before is done.
     Settle(SyncSender<()>),
 }
@@ -183,8 +184,13 @@ impl Instruments {
     }
 
     /// What is known of a process is not enough: the probes for later are needed.
-    pub fn more(&self, tgid: u32) {
-        self.tell(Task::More(tgid));
+    pub fn more(&self, tgid: u32, need: Need) {
+        self.tell(Task::More(tgid, need));
+    }
+
+    /// Those probes were of no use to the process.
+    pub fn less(&self, tgid: u32, need: Need) {
+        self.tell(Task::Less(tgid, need));
     }
 
     /// A process is traced no longer.
@@ -261,7 +267,8 @@ fn run(mut files: Files, tasks: &Receiver<Task>, waiting: &AtomicU64) {
                     Task::Became(tgid) => files.became(tgid),
                     Task::Mapped { tgid, more } => files.mapped(tgid, more),
                     Task::Ended(tgid) => files.ended(tgid),
-                    Task::More(tgid) => files.more(tgid),
+                    Task::More(tgid, need) => files.more(tgid, need),
+                    Task::Less(tgid, need) => files.less(tgid, need),
                     Task::Settle(done) => {
                         // Nobody may wait any more.
                         if let Err(TrySendError::Full(())) = done.try_send(()) {

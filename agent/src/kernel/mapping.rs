@@ -63,10 +63,12 @@ impl Mapping {
             return Ok(Self(Bytes::Read(bytes)));
         }
         let len = size as usize;
-        // SAFETY: a new private mapping of an open file; nothing else knows it.
+        // Shared: the kernel puts the breakpoints of every probe on this file, our own and other tracers', into each private mapping
+        // of it, also into one that is never executed, and they would be read as code.
+        // SAFETY: a new mapping of an open file that is only read; nothing else knows it.
         #[expect(unsafe_code, reason = "system call")]
         let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());

@@ -1,6 +1,8 @@
 //! From bytes of the ring (or of a recording) to a typed record: a checked copy, never a cast.
 
-use spanwise_common::event::{Close, Data, Handoff, Header, Join, Kind, Open, Plain as Plaintext, Process};
+use spanwise_common::event::{
+    Close, Data, Handoff, Header, Join, Kind, Open, Plain as Plaintext, Process, Route,
+};
 
 /// A record.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,8 @@ pub enum Record<'a> {
     Join(Join),
     /// Work that goes from task to task.
     Handoff(Handoff),
+    /// A pattern that a request was matched with, or a part of it.
+    Route(Route, &'a [u8]),
 }
 
 /// Types of the contract: integers and arrays of integers, without implicit padding.
@@ -57,6 +61,9 @@ unsafe impl Plain for Join {}
 // SAFETY: integers and arrays only.
 #[expect(unsafe_code, reason = "kernel boundary")]
 unsafe impl Plain for Handoff {}
+// SAFETY: integers and arrays only.
+#[expect(unsafe_code, reason = "kernel boundary")]
+unsafe impl Plain for Route {}
 /// Copies a struct out of the beginning of `bytes`.
 fn copy_out<T: Plain>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
@@ -100,6 +107,11 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
         }
         Kind::JOIN => Some(Record::Join(copy_out(bytes)?)),
         Kind::HANDOFF => Some(Record::Handoff(copy_out(bytes)?)),
+        Kind::ROUTE => {
+            let route: Route = copy_out(bytes)?;
+            let text = bytes.get(size_of::<Route>()..)?.get(..usize::from(route.len))?;
+            Some(Record::Route(route, text))
+        }
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ mod select;
 mod tests;
 
 pub use elf::{Elf, ElfError};
-pub use select::{after_call, entry, returns};
+pub use select::{after_call, at_call, entry, returns};
 use spanwise_common::place::{self, PLACES, Place};
 use thiserror::Error;
 

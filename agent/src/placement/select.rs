@@ -97,6 +97,38 @@ pub fn after_call(
     Ok(sites)
 }
 
+/// For each call of one of the wanted functions: the call itself, where the arguments of the function that is called stand in their
+/// registers. The kernel emulates it.
+pub fn at_call(
+    function: &Function<'_>,
+    callee: &dyn Fn(u64) -> bool,
+    needs: &Needs<'_>,
+) -> Result<Vec<Site>, Refusal> {
+    check(function, needs)?;
+    let listing = Listing::of(function)?;
+    let place = |value: &Value| match value {
+        Value::Argument(index) => needs.abi.argument(*index).map(Place::register),
+        Value::Result(_) => None,
+    };
+    let places = needs.values.iter().map(place).collect::<Option<Vec<_>>>();
+    let places = places.ok_or_else(|| Refusal::ValuesGone(function.name.to_owned()))?;
+    let mut sites = Vec::new();
+    for (index, line) in listing.lines.iter().enumerate() {
+        if line.flow_control() != FlowControl::Call || !callee(line.near_branch_target()) {
+            continue;
+        }
+        let class = listing.class(line);
+        let class = class.map_err(|why| Refusal::Unsafe(function.name.to_owned(), why.to_owned()))?;
+        let why =
+            "the call itself, which the kernel emulates: its arguments are in their registers".to_owned();
+        sites.push(site(&listing, index, class, places.clone(), why));
+    }
+    if sites.is_empty() {
+        return Err(Refusal::NoCall(function.name.to_owned()));
+    }
+    Ok(sites)
+}
+
 /// The return of a function, caught by the kernel: dear, never in Go, and only where the hazards allow it (the caller asks).
 pub fn returns(function: &Function<'_>, needs: &Needs<'_>) -> Result<Site, Refusal> {
     if needs.abi == Abi::Go {

@@ -146,6 +146,29 @@ fn after_calls() {
 }
 
 #[test]
+fn calls_themselves() {
+    let fixture = Fixture::of("go126 loop");
+    let callee = first_callee(&fixture);
+    let values = [Value::Argument(0), Value::Argument(2)];
+    let needs = Needs { abi: Abi::Go, values: &values };
+    let sites = at_call(&fixture.function(), &|to| to == callee, &needs).unwrap();
+    assert!(!sites.is_empty());
+    for site in sites {
+        assert_eq!(
+            (site.class, site.places),
+            (Class::Call, vec![Place(0), Place(1)]),
+            "{}",
+            site.instruction
+        );
+    }
+    let refusal = at_call(&fixture.function(), &|_| false, &needs).unwrap_err();
+    assert!(matches!(refusal, Refusal::NoCall(_)));
+    let needs = Needs { abi: Abi::Go, values: &[Value::Result(0)] };
+    let refusal = at_call(&fixture.function(), &|to| to == callee, &needs).unwrap_err();
+    assert!(matches!(refusal, Refusal::ValuesGone(_)));
+}
+
+#[test]
 fn a_slot_whose_address_is_given_away_holds_nothing_for_certain() {
     let fixture = Fixture::of("gcc_o2 escapes");
     let callee = first_callee(&fixture);

@@ -23,6 +23,7 @@ impl Program<'_> {
     /// The name.
     pub(super) fn service_name(&self) -> String {
         let found = match self.language {
+            Language::Python if self.exe_name.starts_with("uwsgi") => self.uwsgi(),
             Language::Python => self.python(),
             Language::Nodejs => self.script(
                 &[
@@ -38,6 +39,8 @@ impl Program<'_> {
                 &["-e", "--eval", "-p", "--print", "-pe"],
             ),
             Language::Ruby => self.script(&["-r", "-I", "-C", "-E"], &["-e"]),
+            // Its arguments are settings.
+            Language::Php if self.exe_name.starts_with("php-fpm") => None,
             Language::Php => self.script(&["-c", "-d", "-S", "-t", "-z"], &["-r"]),
             Language::Java => self.java(),
             Language::Dotnet => self.dotnet(),
@@ -87,6 +90,25 @@ impl Program<'_> {
                         .map(str::to_owned)
                         .or(stem);
                 }
+            }
+        }
+        None
+    }
+
+    /// uWSGI has Python inside: the application is the value of an option. What its files of settings say is not read.
+    fn uwsgi(&self) -> Option<String> {
+        let mut arguments = self.arguments();
+        while let Some(argument) = arguments.next() {
+            let (option, value) = argument.split_once('=').unwrap_or((argument, ""));
+            let mut value = || Some(value).filter(|value| !value.is_empty()).or_else(|| arguments.next());
+            match option {
+                "-w" | "--module" | "--wsgi" => {
+                    return value().map(|name| name.split(':').next().unwrap_or(name).to_owned());
+                }
+                "--wsgi-file" | "--file" => {
+                    return self.stem(value()?, &["wsgi", "main"]);
+                }
+                _ => {}
             }
         }
         None
@@ -213,6 +235,15 @@ mod tests {
         ] {
             assert_eq!(name(Language::Python, "python3.11", line), expected, "{line}");
         }
+        for (line, expected) in [
+            ("uwsgi --http 127.0.0.1:8000 --wsgi-file /srv/orders/app.py --processes 2", "app"),
+            ("uwsgi --http :8000 --wsgi-file=/srv/orders/wsgi.py", "orders"),
+            ("uwsgi --socket /run/x.sock -w shop.wsgi:application", "shop.wsgi"),
+            ("uwsgi --module=shop.wsgi", "shop.wsgi"),
+            ("uwsgi --ini /etc/uwsgi/shop.ini", "uwsgi"),
+        ] {
+            assert_eq!(name(Language::Python, "uwsgi", line), expected, "{line}");
+        }
         let title: [Box<str>; 1] = ["gunicorn: worker [shop.wsgi:app]".into()];
         let program = Program { language: Language::Python, exe_name: "python3", cmdline: &title, cwd: None };
         assert_eq!(program.service_name(), "shop.wsgi");
@@ -242,6 +273,7 @@ mod tests {
         assert_eq!(name(Language::Ruby, "ruby3.1", "ruby -I lib bin/api.rb"), "api");
         assert_eq!(name(Language::Php, "php8.2", "php -S 0.0.0.0:80 -t public router.php"), "router");
         assert_eq!(name(Language::Php, "php-fpm8.2", "php-fpm:"), "php-fpm8.2");
+        assert_eq!(name(Language::Php, "php-fpm8.2", "php-fpm8.2 -y /srv/shop.conf -R"), "php-fpm8.2");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use super::services::{Naming, Services};
 
 /// Most processes that are remembered: as many as the kernel side traces. The end of a process may be lost in a full ring.
 const MOST: usize = MAX_PROCS as usize;
+/// Ancestors that are asked for the name of a process that is gone.
+const GENERATIONS: usize = 8;
 
 /// Every traced process that was seen to do something.
 #[derive(Debug)]
@@ -79,14 +81,34 @@ impl Registry {
             None => {
                 self.unseen += 1;
                 let comm = hint.comm.map(|comm| text(&comm));
-                let parent =
-                    hint.parent.and_then(|parent| self.known.get(&parent)).map(|s| s.name.to_string());
-                let name = comm.or(parent).unwrap_or_else(|| "unknown".to_owned());
+                let name =
+                    comm.or_else(|| self.inherited(hint.parent?)).unwrap_or_else(|| "unknown".to_owned());
                 self.services.for_gone(tgid, &name)
             }
         };
         self.known.insert(tgid, Arc::clone(&service));
         (service, process)
+    }
+
+    /// The name of a process for its child that was gone before it was looked at. It may never have been looked at itself.
+    fn inherited(&mut self, parent: u32) -> Option<String> {
+        let mut next = parent;
+        for _ in 0..GENERATIONS {
+            if !self.known.contains_key(&next)
+                && let Ok(process) = Process::inspect(next)
+            {
+                self.add(&process);
+            }
+            if let Some(service) = self.known.get(&next) {
+                return Some(service.name.to_string());
+            }
+            let hint = self.hints.get(&next)?;
+            if let Some(comm) = &hint.comm {
+                return Some(text(comm));
+            }
+            next = hint.parent?;
+        }
+        None
     }
 
     /// A traced process made a child, which is still the same program.

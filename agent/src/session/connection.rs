@@ -10,7 +10,9 @@ use spanwise_protocol::{Detect, Input, Item};
 use super::account::Account;
 use super::carries::{Carries, Prefix, Wire, detect};
 use super::exchange::{Outcome, Task};
+use super::orphan::Orphan;
 use super::rest::{Rest, mark};
+use super::routes::Matched;
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
 use super::table::{Output, Who};
 use crate::conn::{ConnInfo, Half, Place, Side, beginning, inputs};
@@ -44,8 +46,14 @@ pub(super) struct Connection {
     pub(super) heads_only: bool,
     /// Bursts that are no message before the connection is given up.
     pub(super) patience: u8,
+    /// The pattern of the request whose answer comes next.
+    pub(super) route: Option<Box<Matched>>,
     /// It is the plaintext of an encrypted connection: how the chunk is named that is being read.
     pub(super) sealed: Option<Sealed>,
+    /// Its process has ended.
+    pub(super) orphan: Option<Orphan>,
+    /// When it closed; the end of an answer may still be read.
+    pub(super) closed_ns: Option<u64>,
     halves: [Half; 2],
     carries: Carries,
     exchanges: VecDeque<Active>,
@@ -61,7 +69,10 @@ impl Connection {
             long: None,
             heads_only: false,
             patience: u8::MAX,
+            route: None,
             sealed: None,
+            orphan: None,
+            closed_ns: None,
             info,
             tgid,
             last_ns: 0,
@@ -183,7 +194,11 @@ impl Connection {
     ) -> Place {
         let Some(half) = self.halves.get_mut(usize::from(direction.0)) else { return Place::Seen };
         let place = half.place(moment.seq, len);
-        if let Place::After(missing) = place {
+        // What is read after the end was received counts the FIN.
+        let fin = self.closed_ns.is_some() && place == Place::After(1);
+        if let Place::After(missing) = place
+            && !fin
+        {
             account.holes += 1;
             match &mut self.carries {
                 // What was kept of the burst does not go on here.
@@ -348,6 +363,7 @@ impl Connection {
             info: &self.info,
             side,
             sealed: self.sealed,
+            route: &mut self.route,
             exchanges: &mut self.exchanges,
             completed: &mut self.completed,
             calls: &mut self.calls,
@@ -368,6 +384,11 @@ impl Connection {
             change.ignore = true;
         }
         change
+    }
+
+    /// Whether a call waits for (the rest of) its answer.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.in_flight() > 0 && self.side() == Side::Client
     }
 
     /// Which end of its exchanges the process is.

@@ -68,7 +68,7 @@ pub enum Outcome {
     Aborted,
     /// The connection switched to another protocol (Upgrade, CONNECT).
     Upgraded,
-    /// The process ended, or the agent stopped, before the end was seen.
+    /// The agent stopped before the end was seen, or the close of a process's connection was not seen after its end.
     Unfinished,
     /// The capture lost bytes in the middle of the exchange; its end is the last that was seen.
     Gap,
@@ -108,6 +108,8 @@ pub struct Exchange {
     pub rpc: Option<Box<RpcSeen>>,
     /// The stream was reset with this error code (HTTP/2).
     pub reset: Option<u32>,
+    /// The pattern that the server's router matched the request with, where the router tells.
+    pub route: Option<Box<str>>,
     /// Bytes of the request's body seen moved.
     pub request_body: u64,
     /// Bytes of the response's body seen moved.

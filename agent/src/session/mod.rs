@@ -8,8 +8,11 @@ mod carries;
 mod connection;
 mod effort;
 mod exchange;
+mod held;
+mod orphan;
 mod plain;
 mod rest;
+mod routes;
 mod scene;
 mod table;
 

@@ -12,6 +12,7 @@ use spanwise_common::event::{Close, Data, Direction, Join, Plain, flags};
 
 use super::account::Account;
 use super::connection::Connection;
+use super::held::Held;
 use super::scene::Sealed;
 use super::table::{Numbers, Output, Sessions, Who};
 use crate::conn::ConnInfo;
@@ -44,6 +45,7 @@ pub(super) struct EncryptedConnections {
     /// Of the others, how many of their transfers were counted as not covered: the first ones of a handshake come before
     /// anything tells of the library.
     doubtful: HashMap<u32, u64, Numbers>,
+    held: Held,
 }
 
 impl EncryptedConnections {
@@ -57,10 +59,11 @@ impl EncryptedConnections {
         self.by_cookie.get(&cookie).map(|encrypted| encrypted.object).filter(|object| *object != 0)
     }
 
-    /// A process ended.
-    pub(super) fn exit(&mut self, tgid: u32) {
+    /// A process ended. How many chunks of it will never be known whose they are.
+    pub(super) fn exit(&mut self, tgid: u32) -> u64 {
         self.covered.remove(&tgid);
         self.doubtful.remove(&tgid);
+        self.held.exit(tgid)
     }
 
     /// The library of a process has hooks. What of its transfers was counted otherwise is counted anew.
@@ -135,6 +138,11 @@ impl Sessions {
     pub fn join(&mut self, join: &Join, who: &mut dyn Who, out: &mut Output) {
         self.account.joins += 1;
         self.encrypted.cover(join.header.tgid, &mut self.account);
+        let held = self.encrypted.held.take(join.object);
+        if join.header.flags & flags::SAME != 0 {
+            let object = self.encrypted.object(join.cookie);
+            return self.release(held, object, join, who, out);
+        }
         if !self.connections.contains_key(&join.cookie) {
             let Some(info) = who.connection(join.cookie) else { return };
             if !self.insert(join.cookie, ConnInfo::new(join.cookie, &info), join.header.tgid) {
@@ -153,10 +161,42 @@ impl Sessions {
         if before != 0 && before != join.object {
             self.end_object(before, join.header.at_ns, true, who, out);
         }
+        self.release(held, Some(join.object), join, who, out);
+    }
+
+    /// Chunks whose connection was not known in time.
+    pub(super) fn lost(&mut self, chunks: u64) {
+        self.account.transfers += chunks;
+        self.account.plain += chunks;
+        self.account.unknown += chunks;
+    }
+
+    /// What waited for a join is the plaintext of this object.
+    fn release(
+        &mut self,
+        held: Vec<(Plain, Box<[u8]>)>,
+        object: Option<u64>,
+        join: &Join,
+        who: &mut dyn Who,
+        out: &mut Output,
+    ) {
+        let Some(object) = object else {
+            return self.lost(held.len() as u64);
+        };
+        for (mut plain, payload) in held {
+            plain.object = object;
+            plain.cookie = join.cookie;
+            plain.header.flags |= join.header.flags & flags::FROM_START;
+            self.plain(&plain, &payload, who, out);
+        }
     }
 
     /// A chunk of plaintext.
     pub fn plain(&mut self, plain: &Plain, payload: &[u8], who: &mut dyn Who, out: &mut Output) {
+        if plain.cookie == 0 {
+            let lost = self.encrypted.held.hold(plain, payload);
+            return self.lost(lost);
+        }
         self.account.transfers += 1;
         self.account.plain += 1;
         if !self.connections.contains_key(&plain.object) {

@@ -11,6 +11,7 @@ use spanwise_protocol::{Item, What};
 
 use super::account::Account;
 use super::exchange::{Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
+use super::routes::Matched;
 use super::table::{Output, Who};
 use crate::conn::{ConnInfo, MessageName, Side};
 
@@ -27,6 +28,8 @@ pub(super) struct Active {
     response: Option<Response>,
     rpc: Option<Box<RpcSeen>>,
     reset: Option<u32>,
+    /// The pattern that the server matched it with.
+    route: Option<Box<str>>,
     pub(super) last_ns: u64,
 }
 
@@ -78,6 +81,8 @@ pub(super) struct Scene<'a> {
     pub(super) moment: &'a Moment,
     /// Of the plaintext of an encrypted connection.
     pub(super) sealed: Option<Sealed>,
+    /// The pattern of the request whose answer comes next.
+    pub(super) route: &'a mut Option<Box<Matched>>,
     pub(super) who: &'a mut dyn Who,
     pub(super) account: &'a mut Account,
     pub(super) out: &'a mut Output,
@@ -175,11 +180,13 @@ impl Scene<'_> {
     }
 
     fn answer_begins(&mut self, number: u32) {
-        let at_ns = self.moment.at_ns;
+        let Moment { at_ns, seq, .. } = *self.moment;
         let streams = self.streams;
+        let route = self.route.take_if(|route| route.is_at(seq)).and_then(|mut route| route.pattern());
         let Some(active) = self.find(number) else { return };
         active.answered_ns = at_ns;
         active.last_ns = at_ns;
+        active.route = route.or(active.route.take());
         if streams {
             self.fresh.push(number);
         }
@@ -214,6 +221,7 @@ impl Scene<'_> {
             response: None,
             rpc: None,
             reset: None,
+            route: None,
             last_ns: at_ns,
         };
         self.exchanges.insert(at, active);
@@ -347,6 +355,7 @@ pub(super) fn finish(
         response: active.response,
         rpc: active.rpc,
         reset: active.reset,
+        route: active.route,
         request_body: active.request_body,
         response_body,
         began_ns: active.began_ns,

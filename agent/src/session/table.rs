@@ -11,6 +11,7 @@ use super::account::Account;
 use super::connection::Connection;
 use super::effort::Effort;
 use super::exchange::{Exchange, ExchangeKey, Outcome, Signal};
+use super::orphan::Late;
 use super::plain::EncryptedConnections;
 use super::rest::{Rest, nothing, wanted};
 use super::scene::Change;
@@ -92,7 +93,7 @@ pub(super) type Numbers = BuildHasherDefault<NumberHasher>;
 #[derive(Default)]
 pub struct Sessions {
     pub(super) connections: HashMap<u64, Connection, Numbers>,
-    of_process: HashMap<u32, HashSet<u64, Numbers>, Numbers>,
+    pub(super) of_process: HashMap<u32, HashSet<u64, Numbers>, Numbers>,
     /// Connections with exchanges under way.
     active: Vec<u64>,
     pub(super) encrypted: EncryptedConnections,
@@ -148,7 +149,7 @@ impl Sessions {
         })
     }
 
-    fn remove(&mut self, cookie: u64) -> Option<Connection> {
+    pub(super) fn remove(&mut self, cookie: u64) -> Option<Connection> {
         let connection = self.connections.remove(&cookie)?;
         self.encrypted.forget(cookie);
         if let Some(set) = self.of_process.get_mut(&connection.tgid) {
@@ -187,7 +188,8 @@ impl Sessions {
         }
         let Some(connection) = self.connections.get_mut(&cookie) else { return };
         connection.patience = self.effort.patience();
-        let change = connection.data(data, payload, who, &mut self.account, out);
+        let mut late = Late::new(connection, who);
+        let change = connection.data(data, payload, &mut late, &mut self.account, out);
         if connection.in_flight() > 0 && !connection.in_active {
             connection.in_active = true;
             self.active.push(cookie);
@@ -198,37 +200,29 @@ impl Sessions {
 
     /// A connection goes towards its end.
     pub fn close(&mut self, close: &Close, who: &mut dyn Who, out: &mut Output) {
-        let gone = close.new_state == TCP_CLOSE;
         let at_ns = close.header.at_ns;
         let cookie = close.cookie;
+        // Of one whose process has ended nobody waits for what still comes.
+        let orphan = self.connections.get(&cookie).is_some_and(|connection| connection.orphan.is_some());
+        let gone = close.new_state == TCP_CLOSE || orphan;
         let received = (close.header.flags & flags::HAS_RECEIVED != 0).then_some(close.received);
         let object = if gone { self.encrypted.forget(cookie) } else { self.encrypted.object(cookie) };
         if let Some(object) = object {
             self.end_object(object, at_ns, gone, who, out);
         }
+        if gone && !orphan && self.lingers(cookie, at_ns, received, who, out) {
+            return;
+        }
         if gone {
             if let Some(mut connection) = self.remove(cookie) {
-                connection.close(at_ns, true, received, who, &mut self.account, out);
+                let mut late = Late::new(&connection, who);
+                connection.close(at_ns, true, received, &mut late, &mut self.account, out);
                 if connection.was_told {
                     out.forgotten.push(cookie);
                 }
             }
         } else if let Some(connection) = self.connections.get_mut(&cookie) {
             connection.close(at_ns, false, received, who, &mut self.account, out);
-        }
-    }
-
-    /// A process ended: what it had under way will not end.
-    pub fn exit(&mut self, tgid: u32, at_ns: u64, who: &mut dyn Who, out: &mut Output) {
-        self.encrypted.exit(tgid);
-        for cookie in self.of_process.remove(&tgid).unwrap_or_default() {
-            self.encrypted.forget(cookie);
-            if let Some(mut connection) = self.connections.remove(&cookie) {
-                connection.abandon(Outcome::Unfinished, at_ns, who, &mut self.account, out);
-                if connection.was_told {
-                    out.forgotten.push(cookie);
-                }
-            }
         }
     }
 
@@ -245,11 +239,24 @@ impl Sessions {
                 && !connection.idle_told
                 && now_ns.saturating_sub(connection.last_ns) >= IDLE_NS
             {
-                connection.idle(now_ns, who, &mut self.account, out);
+                let mut late = Late::new(connection, who);
+                connection.idle(now_ns, &mut late, &mut self.account, out);
+            }
+            if connection.has_lingered(now_ns) {
+                self.conclude(cookie, who, out);
+                continue;
             }
             if connection.in_flight() == 0 {
                 connection.in_active = false;
                 self.active.swap_remove(at);
+                continue;
+            }
+            if connection
+                .orphan
+                .as_ref()
+                .is_some_and(|orphan| orphan.is_left_behind(now_ns, connection.last_ns))
+            {
+                self.give_up(cookie, now_ns, who, out);
                 continue;
             }
             let quiet_ns = now_ns.saturating_sub(connection.last_ns.max(connection.doubted_ns));
@@ -258,7 +265,8 @@ impl Sessions {
                 let unix = connection.info.local == Endpoint::Unix;
                 let tired = unix && now_ns.saturating_sub(connection.last_ns) >= UNIX_PATIENCE_NS;
                 if tired || (!unix && who.is_gone(connection.info.cookie)) {
-                    connection.abandon(Outcome::Unfinished, now_ns, who, &mut self.account, out);
+                    let mut late = Late::new(connection, who);
+                    connection.abandon(Outcome::Unfinished, now_ns, &mut late, &mut self.account, out);
                     self.remove(cookie);
                     continue;
                 }
@@ -270,7 +278,12 @@ impl Sessions {
     /// Ends everything: the agent stops.
     pub fn finish(&mut self, now_ns: u64, who: &mut dyn Who, out: &mut Output) {
         for connection in self.connections.values_mut() {
-            connection.abandon(Outcome::Unfinished, now_ns, who, &mut self.account, out);
+            let mut late = Late::new(connection, who);
+            let (outcome, at_ns) = match connection.closed_ns {
+                Some(closed_ns) => (Outcome::Aborted, closed_ns.max(connection.last_ns)),
+                None => (Outcome::Unfinished, now_ns),
+            };
+            connection.abandon(outcome, at_ns, &mut late, &mut self.account, out);
         }
     }
 

@@ -8,7 +8,7 @@ use spanwise_protocol::message::{Request, Rpc, RpcSystem, Version};
 
 use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
-use super::{redact, semconv as key};
+use super::{redact, route, semconv as key};
 use crate::attribute::{Attribute, Text, Value};
 use crate::conn::{Authority, ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
@@ -60,8 +60,9 @@ pub fn build_in(
         attributes.message(&exchange);
         attributes.network(&exchange);
         attributes.encryption(&exchange);
+        let name = attributes.route(name, exchange.route.as_deref().filter(|_| server));
         attributes.target(server, exchange.request, &exchange.conn);
-        (Cow::Borrowed(name), error)
+        (name, error)
     };
     let status = if error.is_some() { Status::Error } else { Status::Unset };
     if let Some(error) = error {
@@ -162,6 +163,13 @@ impl Attributes {
         };
         self.text(key::HTTP_REQUEST_METHOD, known);
         known
+    }
+
+    /// The pattern that the server matched; gives the name of the span.
+    fn route(&mut self, method: &'static str, pattern: Option<&str>) -> Cow<'static, str> {
+        let Some(path) = pattern.and_then(route::path) else { return Cow::Borrowed(method) };
+        self.text(key::HTTP_ROUTE, path.to_owned());
+        Cow::Owned(format!("{method} {path}"))
     }
 
     /// Status, sizes, and how much of the exchange was seen.

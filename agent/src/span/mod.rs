@@ -6,6 +6,7 @@ pub mod correlate;
 pub mod ids;
 mod model;
 mod redact;
+mod route;
 mod semconv;
 
 pub use model::{Decision, Kind, Link, ParentSource, Span, SpanId, Status, TraceId};

@@ -14,6 +14,8 @@ pub(super) const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
 pub(super) const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// Class of the error, where there is one.
 pub(super) const ERROR_TYPE: &str = "error.type";
+/// Pattern that the server matched the path with.
+pub(super) const HTTP_ROUTE: &str = "http.route";
 /// Path.
 pub(super) const URL_PATH: &str = "url.path";
 /// Query, redacted.

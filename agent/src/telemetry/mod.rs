@@ -4,6 +4,7 @@
 //! warnings that cannot flood.
 
 mod ledger;
+pub mod said;
 mod table;
 mod throttle;
 

@@ -8,6 +8,8 @@
     reason = "a test's own data: a miss is a bug of the test"
 )]
 
+pub mod program;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -161,6 +163,7 @@ impl Feed {
             request: Request::default(),
             rpc: None,
             reset: None,
+            route: None,
             response: None,
             request_body: 0,
             response_body: 0,

@@ -70,8 +70,10 @@ fn a_connection_that_closes_first_aborts() {
     bench.send(&mut server, &OK[..OK.len() - 1]);
     bench.state(&client, CLOSED);
     bench.state(&server, CLOSED);
+    assert_eq!(bench.outcomes(), [Outcome::Aborted], "the answer may still be read");
+    bench.wait(1_000);
     assert_eq!(bench.outcomes(), [Outcome::Aborted, Outcome::Aborted]);
-    let [called, served] = &bench.exchanges[..] else { panic!("not two") };
+    let [served, called] = &bench.exchanges[..] else { panic!("not two") };
     assert!(called.response.is_none() && called.answered_ns == 0);
     assert_eq!((served.response.as_ref().unwrap().status, served.response_body), (200, 1));
     assert_eq!((called.ended_ns, served.ended_ns), (14 * MS, 15 * MS));
@@ -89,6 +91,37 @@ fn a_client_that_closes_its_half_still_gets_its_answer() {
     bench.send(&mut server, OK);
     bench.recv(&mut client, OK);
     assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Complete]);
+}
+
+#[test]
+fn what_came_before_a_connection_closed_may_be_read_afterwards() {
+    for fin in [0, 1] {
+        let (mut client, _) = pair();
+        let mut bench = Bench::with(&[&client]);
+        bench.send(&mut client, GET);
+        bench.state(&client, FIN_WAIT1);
+        bench.recv(&mut client, &OK[..OK.len() - 1]);
+        bench.state(&client, CLOSED);
+        bench.wait(500);
+        // The kernel counts the FIN where a read reaches the end.
+        bench.lose(&mut client, Direction::RECV, fin);
+        bench.recv(&mut client, &OK[OK.len() - 1..]);
+        assert_eq!(bench.only().outcome, Outcome::Complete);
+        bench.wait(50);
+        assert_eq!(bench.forgotten, [1]);
+    }
+}
+
+#[test]
+fn a_process_that_ends_after_its_connection_closed() {
+    let (mut client, _) = pair();
+    let mut bench = Bench::with(&[&client]);
+    bench.send(&mut client, GET);
+    bench.state(&client, CLOSED);
+    let closed = bench.now;
+    bench.wait(100);
+    bench.exit(TGID);
+    assert_eq!((bench.only().outcome, bench.only().ended_ns), (Outcome::Aborted, closed));
 }
 
 #[test]
@@ -135,19 +168,67 @@ fn what_is_never_http_is_ignored_after_sixteen_bursts() {
 }
 
 #[test]
-fn a_process_that_ends_leaves_its_exchanges_unfinished() {
-    let (mut client, mut server) = pair();
-    server.tgid = TGID + 50;
-    let mut bench = Bench::with(&[&client, &server]);
-    bench.send(&mut client, GET);
-    let last = bench.now;
+fn a_process_that_ends_aborts_what_it_had_under_way() {
+    for state in [FIN_WAIT1, CLOSED] {
+        let (mut client, mut server) = pair();
+        server.tgid = TGID + 50;
+        let mut bench = Bench::with(&[&client, &server]);
+        bench.send(&mut client, GET);
+        bench.recv(&mut server, GET);
+        bench.wait(300);
+        bench.exit(TGID + 50);
+        assert!(bench.exchanges.is_empty(), "the close of its connection tells how it ended");
+        bench.state(&server, state);
+        let now = bench.now;
+        let exchange = bench.only();
+        assert_eq!((exchange.outcome, exchange.ended_ns), (Outcome::Aborted, now));
+        assert_eq!(bench.counted("under way"), 1, "another process goes on");
+        // A client that ends while it waits is of no use to anyone, whatever the server does.
+        bench.exit(TGID);
+        bench.state(&client, FIN_WAIT1);
+        assert_eq!(bench.outcomes(), [Outcome::Aborted, Outcome::Aborted]);
+    }
+}
+
+#[test]
+fn the_end_of_a_process_ends_an_answer_without_a_length() {
+    let (_, mut server) = pair();
+    let mut bench = Bench::with(&[&server]);
+    bench.recv(&mut server, GET);
+    bench.send(&mut server, &format!("{TO_THE_END}a page"));
+    bench.exit(TGID);
+    bench.state(&server, FIN_WAIT1);
+    assert_eq!(bench.outcomes(), [Outcome::Complete]);
+}
+
+#[test]
+fn the_end_of_a_process_closes_its_unix_sockets() {
+    let (_, mut server) = pair();
+    server.info.transport = transport::UNIX;
+    let mut bench = Bench::with(&[&server]);
     bench.recv(&mut server, GET);
     bench.exit(TGID);
-    assert_eq!(bench.outcomes(), [Outcome::Unfinished]);
-    assert_eq!(bench.only().ended_ns, last);
-    bench.exit(TGID + 51);
-    assert_eq!(bench.counted("under way"), 1, "another process goes on");
-    bench.send(&mut server, OK);
+    let now = bench.now;
+    let exchange = bench.only();
+    assert_eq!((exchange.outcome, exchange.ended_ns), (Outcome::Aborted, now));
+}
+
+#[test]
+fn a_connection_that_another_process_holds_goes_on() {
+    let (mut client, mut server) = pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.recv(&mut server, GET);
+    bench.send(&mut client, GET);
+    bench.exit(TGID);
+    // The answer is another process's.
+    server.tgid = TGID + 1;
+    bench.send(&mut server, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh");
+    let last = bench.now;
+    bench.wait(20_000);
+    let exchange = bench.only();
+    assert_eq!(exchange.outcome, Outcome::Unfinished, "of the other one nothing was heard any more");
+    assert!(exchange.ended_ns < last);
+    bench.send(&mut server, "i");
     assert_eq!(bench.outcomes(), [Outcome::Unfinished, Outcome::Complete]);
 }
 
@@ -320,5 +401,6 @@ fn a_body_that_was_not_read_to_its_end_is_an_abort() {
     bench.recv(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
     bench.lose(&mut client, Direction::RECV, 4_999);
     bench.state_and_received(&client, CLOSED);
+    bench.wait(1_000);
     assert_eq!(bench.only().outcome, Outcome::Aborted);
 }

@@ -38,6 +38,29 @@ fn both_ends_of_an_exchange() {
 }
 
 #[test]
+fn a_route_goes_with_the_answer_at_its_position_and_no_other() {
+    let (_, mut server) = pair();
+    let mut bench = Bench::with(&[&server]);
+    // Both requests come before the first answer; its end, and what the handler reads meanwhile, change nothing.
+    bench.recv(&mut server, &GET.repeat(2));
+    bench.routes(&server, "/first/{id}");
+    bench.moves_more(&mut server, Direction::SEND, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab", 0, "");
+    bench.send(&mut server, "cdef");
+    bench.routes(&server, "/second/{id}");
+    bench.send(&mut server, OK);
+    // The record of the answer is lost: its pattern is not the next one's.
+    bench.recv(&mut server, GET);
+    bench.routes(&server, "/lost/{id}");
+    bench.lose(&mut server, Direction::SEND, OK.len() as u32);
+    bench.recv(&mut server, GET);
+    bench.send(&mut server, OK);
+    bench.finish();
+    let routes: Vec<_> = bench.exchanges.iter().map(|exchange| exchange.route.as_deref()).collect();
+    assert_eq!(routes[..2], [Some("/first/{id}"), Some("/second/{id}")]);
+    assert!(routes[2..].iter().all(Option::is_none), "{routes:?}");
+}
+
+#[test]
 fn later_messages_have_names_of_their_own_at_both_ends() {
     let (mut client, mut server) = pair();
     let mut bench = Bench::with(&[&client, &server]);

@@ -6,7 +6,7 @@ use spanwise::kernel::record::{self, Record};
 use spanwise::process::Service;
 use spanwise::session::{Edge, Effort, Exchange, Outcome, Output, Sessions, Side, Signal, Who};
 use spanwise_common::conn::{Info, Verdict, known, transport, verdict};
-use spanwise_common::event::{Close, Data, Direction, Header, Join, Kind, Open, Plain, flags};
+use spanwise_common::event::{Close, Data, Direction, Header, Join, Kind, Open, Plain, Route, flags};
 
 pub(crate) const MS: u64 = 1_000_000;
 /// Process of every record that says nothing else.
@@ -166,6 +166,15 @@ impl Bench {
 
     pub(crate) fn recv(&mut self, socket: &mut Socket, bytes: &str) {
         self.moves(socket, Direction::RECV, bytes);
+    }
+
+    /// The server's router tells the pattern of the request whose answer is sent next.
+    pub(crate) fn routes(&mut self, socket: &Socket, pattern: &str) {
+        let header = self.header(Kind::ROUTE, 0, size_of::<Route>() + pattern.len(), socket.tgid);
+        let seq = socket.next[usize::from(Direction::SEND.0)];
+        let len = pattern.len() as u16;
+        let route = Route { header, cookie: socket.cookie, seq, len, part: 0, parts: 1 };
+        self.sessions.route(&route, pattern.as_bytes());
     }
 
     /// A transfer of which `more` bytes behind the shipped ones are only counted; `tail` are their last.

@@ -30,11 +30,17 @@ pub fn below(interface: u64, out: &mut [u64; 2]) -> i32 {
 
 #[inline(always)]
 fn find(interface: u64) -> Option<(u64, u64)> {
+    socket(descriptor_below(interface)?)
+}
+
+/// The file descriptor below an interface that stands at an address.
+#[inline(always)]
+pub fn descriptor_below(interface: u64) -> Option<u64> {
     let mut at = interface;
     for _ in 0..WRAPPERS {
         let data = word(at + 8)?;
         if let Some(fd) = descriptor(data) {
-            return socket(fd);
+            return Some(fd);
         }
         at = data;
     }

@@ -7,7 +7,8 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use spanwise_common::conn::known;
+use spanwise_common::config::proc;
+use spanwise_common::conn::{known, verdict};
 use spanwise_common::counters as count;
 use spanwise_common::event::{Direction, library};
 use spanwise_common::golang::Tls;
@@ -16,6 +17,7 @@ use spanwise_common::tls::call;
 
 use super::conn::below;
 use super::maps::GO_TLS;
+use super::routes;
 use crate::conn::probed_seqs;
 use crate::emit::counters;
 use crate::golang;
@@ -79,6 +81,9 @@ fn encrypts(ctx: &ProbeContext) -> Option<()> {
     {
         object.sent_end = seqs.write.wrapping_add(HEADER + moved + added);
         object.bits |= bit::SENT_END;
+    }
+    if bits & proc::ROUTES != 0 && object.verdict != verdict::IGNORE {
+        routes::of_plaintext(buffer, pointer, object.id, object.sent, bits);
     }
     plain::chunk(object, &call(pointer, buffer), moved, Direction::SEND, id, golang::task(bits))
 }

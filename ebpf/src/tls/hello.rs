@@ -10,15 +10,28 @@ use super::maps::{HELLOS, Hello, Object, Seen};
 use super::object::{self, bit};
 use crate::conn::Stream;
 use crate::emit::Transfer;
+use crate::maps::{CONNS, SCRATCH};
 use crate::read::word;
 
 /// Bytes of a ClientHello up to the middle of its random number.
 const ENOUGH: u32 = 27;
 
-/// Takes note of the beginning of a handshake, and of the random number of a ClientHello, in the first bytes of a transfer.
-/// `captured` of them are this transfer's, `seq` is the position of the first.
+/// Takes note of the beginning of a handshake, and of the random number of a ClientHello, in the first bytes of the transfer in the
+/// scratch. `captured` of them are this transfer's, `seq` is the position of the first. A global function: the verifier looks at it
+/// once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_hello(captured: u32, seq: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (t, bytes) = unsafe { (&(*scratch).transfer, &(*scratch).payload) };
+    let Some(state) = CONNS.get_ptr_mut(&t.key) else { return 0 };
+    // SAFETY: map values stay valid while the program runs; a race on one connection costs its name at worst.
+    u32::from(note(t, bytes, captured, seq, unsafe { &mut (*state).info }).is_some())
+}
+
 #[inline(always)]
-pub fn note(t: &Transfer, bytes: &[u8], captured: u32, seq: u32, info: &mut Info) -> Option<()> {
+fn note(t: &Transfer, bytes: &[u8], captured: u32, seq: u32, info: &mut Info) -> Option<()> {
     // A record of the handshake.
     if captured == 0 || bytes[0] != 22 {
         return None;

@@ -2,7 +2,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use spanwise_common::limits::{MAX_CALLS, MAX_HELLOS, MAX_OBJECTS};
+use spanwise_common::limits::{
+    MAX_CALLS, MAX_CIPHERS, MAX_CONNS, MAX_CRYPTING, MAX_HELLOS, MAX_OBJECTS, MAX_TAGS,
+};
 
 /// A call of a library function under way.
 #[repr(C)]
@@ -39,7 +41,7 @@ pub struct Address {
     pub pointer: u64,
     /// Process.
     pub tgid: u32,
-    /// Zero.
+    /// Zero; one if the "pointer" is a connection's key.
     pub pad: u32,
 }
 
@@ -108,3 +110,83 @@ pub struct Seen {
 /// ClientHello -> connection. Written by the socket hooks of processes with the bit `TLS`.
 #[map]
 pub static HELLOS: LruHashMap<Hello, Seen> = LruHashMap::with_max_entries(MAX_HELLOS, 0);
+
+/// A record that a thread encrypts or decrypts.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Crypting {
+    /// Address of the cipher.
+    pub cipher: u64,
+    /// Number of the record under this cipher.
+    pub number: u64,
+    /// When it began.
+    pub at_ns: u64,
+    /// Address of the encrypted bytes, when decrypting.
+    pub at: u64,
+    /// How many they are.
+    pub len: u64,
+    /// The last eight of them.
+    pub tag: u64,
+    /// First words of the message; when decrypting, the first is the type in the record's header, zero if there is none.
+    pub message: [u64; 5],
+}
+
+/// Thread -> the record that it encrypts or decrypts with rustls, or tried to. Written and read by the uprobes.
+#[map]
+pub static CRYPTING: LruHashMap<u64, Crypting> = LruHashMap::with_max_entries(MAX_CRYPTING, 0);
+
+/// What is known of one direction of a connection of rustls, under one key.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Cipher {
+    /// The connection, zero while that is not known.
+    pub cookie: u64,
+    /// Number that the next record has.
+    pub next: u64,
+    /// Sequence number of the connection behind the last record; valid if `has_end`.
+    pub end: u32,
+    /// Bytes of all records that were made, wrapping.
+    pub total: u32,
+    /// Not zero if `end` is known.
+    pub has_end: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Cipher -> what is known of it. Written by the uprobes, and by the socket hooks of processes with the bit `RUSTLS`.
+#[map]
+pub static CIPHERS: LruHashMap<Address, Cipher> = LruHashMap::with_max_entries(MAX_CIPHERS, 0);
+
+/// The last bytes of a record, in one process and direction.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tag {
+    /// Half of the authentication tag.
+    pub tag: u64,
+    /// Process.
+    pub tgid: u32,
+    /// `Direction` of the record.
+    pub direction: u32,
+}
+
+/// Where a record comes from.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tagged {
+    /// Of one that is sent, the address of its cipher; of one that was received, the connection.
+    pub what: u64,
+    /// Of one that was received: sequence number behind it.
+    pub end: u32,
+    /// Of one that is sent: bytes that its cipher had made with it. Of one that was received: not zero if `end` is known.
+    pub total: u32,
+}
+
+/// Record -> where it comes from: those that a cipher made and no socket has sent yet, and those that a socket received and no cipher
+/// has opened yet. Written and read by the uprobes and by the socket hooks of processes with the bit `RUSTLS`.
+#[map]
+pub static TAGS: LruHashMap<Tag, Tagged> = LruHashMap::with_max_entries(MAX_TAGS, 0);
+
+/// Connection -> sequence number of the beginning of the next record that will be received. Written and read by the socket hooks
+/// of processes with the bit `RUSTLS`.
+#[map]
+pub static BOUNDARIES: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MAX_CONNS, 0);

@@ -4,7 +4,8 @@
 //! them. Goes out: `Plain` records with plaintext, `Join` records that name an object's connection, `Close` of an object.
 //!
 //! A connection is never guessed (docs/adr/0011). An object is joined to a socket by a transfer of a TLS record inside a call on
-//! the object ([`records`]), or by the random number of its ClientHello, which was seen on the socket ([`hello`]).
+//! the object ([`records`]), by the random number of its ClientHello, which was seen on the socket ([`hello`]), or, record by record,
+//! by the authentication tag ([`rustls`]).
 
 pub mod hello;
 pub mod library;
@@ -12,3 +13,5 @@ pub mod maps;
 pub mod object;
 pub mod plain;
 pub mod records;
+pub mod rustls;
+pub mod wire;

@@ -24,6 +24,8 @@ pub mod bit {
     pub const MIXED: u32 = 1 << 3;
     /// The connection's handshake was seen from its first byte.
     pub const FROM_START: u32 = 1 << 4;
+    /// Its connection will be known in a moment: what passes until then is shipped, and waits in user space.
+    pub const AWAITED: u32 = 1 << 5;
 }
 
 /// An identity that no other object has, and no connection: the two highest bits are set. Two programs on one CPU do not see the
@@ -44,17 +46,22 @@ pub fn address(id: u64, pointer: u64) -> Address {
 /// What is known of an object, made if it is new.
 #[inline(always)]
 pub fn lookup(id: u64, pointer: u64) -> Option<&'static mut Object> {
-    let address = address(id, pointer);
+    lookup_at(&address(id, pointer))
+}
+
+/// The same by its key.
+#[inline(always)]
+pub fn lookup_at(address: &Address) -> Option<&'static mut Object> {
     // SAFETY: map values stay valid while the program runs. A library's object is used by one thread at a time in each
     // direction, and the directions have fields of their own.
-    if let Some(object) = OBJECTS.get_ptr_mut(&address) {
+    if let Some(object) = OBJECTS.get_ptr_mut(address) {
         return Some(unsafe { &mut *object });
     }
     // SAFETY: all-zero is a valid value.
     let mut fresh: Object = unsafe { core::mem::zeroed() };
     begin(&mut fresh);
-    OBJECTS.insert(&address, &fresh, 0).ok()?;
-    let object = OBJECTS.get_ptr_mut(&address)?;
+    OBJECTS.insert(address, &fresh, 0).ok()?;
+    let object = OBJECTS.get_ptr_mut(address)?;
     // SAFETY: as above.
     Some(unsafe { &mut *object })
 }

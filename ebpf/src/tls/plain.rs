@@ -52,7 +52,7 @@ pub fn chunk(
     let position = if direction == Direction::SEND { &mut object.sent } else { &mut object.received };
     let seq = *position;
     *position = seq.wrapping_add(moved);
-    if object.cookie == 0 {
+    if object.cookie == 0 && object.bits & bit::AWAITED == 0 {
         counters[count::PLAIN_UNJOINED as usize] += 1;
         return None;
     }

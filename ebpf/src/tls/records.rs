@@ -12,6 +12,7 @@ use super::maps::{CALLS, Object};
 use super::object::{self, bit};
 use crate::conn::Stream;
 use crate::emit::Transfer;
+use crate::maps::{CONNS, SCRATCH};
 use crate::offsets::{OFF_REGS_SP, OFF_REGS_SS, OFF_TASK_STACK, has};
 use crate::read::{direct, probed, user_bytes, word};
 use crate::user::{Call, STACK_SIZE, nr};
@@ -53,7 +54,7 @@ pub fn first_bytes(call: &Call, moved: u32) -> Option<(u64, u32)> {
 
 /// Type and length of the record that begins at an address of user memory, if it is one.
 #[inline(always)]
-fn record_at(address: u64) -> Option<(u8, u32)> {
+pub fn record_at(address: u64) -> Option<(u8, u32)> {
     let mut head = [0u8; 8];
     // SAFETY: five bytes into eight.
     if !unsafe { user_bytes(head.as_mut_ptr(), HEADER, address) } {
@@ -64,12 +65,17 @@ fn record_at(address: u64) -> Option<(u8, u32)> {
     fits.then_some((head[0], len))
 }
 
-/// A transfer of a process whose TLS library has hooks: if it happens inside a call of the library, it says which connection the
-/// call's object has.
+/// The transfer in the scratch, of a process whose TLS library has hooks: if it happens inside a call of the library, it says which
+/// connection the call's object has. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn inside(t: &Transfer, call: &Call, info: &mut Info) -> i32 {
-    let _ = look(t, call, info);
-    0
+pub extern "C" fn inside_library() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (t, call) = unsafe { (&(*scratch).transfer, &(*scratch).call) };
+    let Some(state) = CONNS.get_ptr_mut(&t.key) else { return 0 };
+    // SAFETY: map values stay valid while the program runs; a race on one connection costs a chunk's name at worst.
+    u32::from(look(t, call, unsafe { &mut (*state).info }).is_some())
 }
 
 #[inline(always)]

@@ -42,7 +42,13 @@ pub struct Load<'a> {
 impl Load<'_> {
     /// Starts it.
     pub fn start(&self, dir: &Path) -> Result<Proc> {
+        self.start_with(dir, &[])
+    }
+
+    /// Starts it with more in its environment.
+    pub fn start_with(&self, dir: &Path, environment: &[(&str, &str)]) -> Result<Proc> {
         let mut command = Command::new(paths::need("h2load")?);
+        command.envs(environment.iter().copied());
         let number = |flag: &str, value: u64| [flag.to_owned(), value.to_string()];
         command.args(number("-n", self.requests)).args(number("-c", self.connections));
         command.args(number("-m", self.streams)).args(self.more);

@@ -29,6 +29,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "environment/memory_limit", seconds: 60, run: memory_limit },
     Case { name: "environment/one_cpu", seconds: 60, run: one_cpu },
     Case { name: "environment/few_files", seconds: 60, run: few_files },
+    Case { name: "environment/full_stderr", seconds: 60, run: full_stderr },
     Case { name: "environment/read_only", seconds: 60, run: read_only },
     Case { name: "environment/no_proc", seconds: 30, run: no_proc },
     Case { name: "environment/hidepid", seconds: 60, run: hidepid },
@@ -213,8 +214,14 @@ fn one_cpu(context: &Context) -> Result<()> {
 /// The fewest that it needs, and one sentence with fewer.
 fn few_files(context: &Context) -> Result<()> {
     let limited = |count: u32| -> Vec<String> { vec!["prlimit".into(), format!("--nofile={count}:{count}")] };
-    works(context, &limited(64))?;
+    works(context, &limited(256))?;
     refused(context, &limited(8), std::process::id(), 3, "ulimit -n")
+}
+
+/// What the agent says can't be written anywhere, as on a full disk: it goes on.
+fn full_stderr(context: &Context) -> Result<()> {
+    let command = ["sh", "-c", "SPANWISE_LOG=debug exec \"$@\" 2>/dev/full", "sh"].map(str::to_owned);
+    works(context, &command)
 }
 
 /// Everything read-only: spans go to the network, a file is refused.

@@ -22,14 +22,14 @@ const LIMIT: Duration = Duration::from_secs(150);
 const CALLS: u64 = 68 * 60;
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "grpc/go_every_status", seconds: 180, run: |c| go(c, None) },
-    Case { name: "grpc/go_old_stripped", seconds: 180, run: |c| go(c, Some(golang::OLDEST)) },
+    Case { name: "grpc/go_every_status", seconds: 240, run: |c| go(c, None) },
+    Case { name: "grpc/go_old_stripped", seconds: 240, run: |c| go(c, Some(golang::OLDEST)) },
     Case { name: "grpc/python_server", seconds: 120, run: python_server },
     Case { name: "grpc/python_client", seconds: 120, run: python_client },
     Case { name: "grpc/attach_in_mid_stream", seconds: 120, run: mid_stream },
     Case { name: "grpc/attach_late", seconds: 120, run: attach_late },
     Case { name: "grpc/chain_of_three", seconds: 120, run: chain },
-    Case { name: "grpc/go_tls", seconds: 180, run: go_tls },
+    Case { name: "grpc/go_tls", seconds: 240, run: go_tls },
 ];
 
 const STATUSES: [&str; 17] = [
@@ -63,7 +63,7 @@ fn status_of(method: &str) -> Option<&'static str> {
 }
 
 /// What is wrong in this span, in words. What is not known is not wrong.
-fn wrong(span: &Span) -> Option<String> {
+pub(super) fn wrong(span: &Span) -> Option<String> {
     let say = |what: &str| Some(format!("{what}: {span:?}"));
     let call = span.get("rpc.system.name");
     if call != Some("grpc") && (call.is_some() || span.get("spanwise.truncated").is_none()) {

@@ -34,6 +34,7 @@ pub(super) const CASES: &[Case] = &[
         run: |context| hundred(context, Kind::PerfEvents),
     },
     Case { name: "probes/listed", seconds: 60, run: listed },
+    Case { name: "probes/listed_while_probed", seconds: 60, run: listed_while_probed },
 ];
 
 /// Time to look at a library and attach.
@@ -113,7 +114,7 @@ fn hits(context: &Context, kind: Kind) -> Result<()> {
 }
 
 /// Bytes of the program's code in memory that differ from its file.
-fn breakpoints(pid: u32, file: &Path) -> Result<usize> {
+pub(super) fn breakpoints(pid: u32, file: &Path) -> Result<usize> {
     use std::os::unix::fs::FileExt as _;
     let on_disk = fs::read(file)?;
     let memory = fs::File::open(format!("/proc/{pid}/mem"))?;
@@ -329,5 +330,23 @@ fn listed(context: &Context) -> Result<()> {
     );
     let (code, _, stderr) = once(&context.dir, &["ps", "--probes", "4194304"], ANSWER)?;
     ensure!(code == Some(2) && stderr.contains("there is no process 4194304"), "{code:?} {stderr}");
+    Ok(())
+}
+
+/// A large file is mapped to be read; the breakpoints of probes that are on it are not taken for its code.
+fn listed_while_probed(context: &Context) -> Result<()> {
+    const LARGE: u64 = 20 << 20;
+    let built = program(context, "program")?;
+    fs::OpenOptions::new().write(true).open(&built)?.set_len(LARGE)?;
+    let mut told = start(context, &built)?;
+    let probes = "program:work,program:caller>work";
+    let before = told::listed(told.proc.pid(), probes)?;
+    let agent = Agent::attach(&context.dir, &told.proc.pids(), &options(Kind::Links, probes))?;
+    told.tell("work 100")?;
+    expect(&agent, 0, "a large program", (100, sum(100)))?;
+    let probed = told::listed(told.proc.pid(), probes)?;
+    ensure!(before == probed, "without probes {before:#}, with them {probed:#}");
+    ensure!(before.pointer("/sites/1").is_some(), "{before:#}");
+    agent.stop()?;
     Ok(())
 }

@@ -13,14 +13,16 @@ use crate::agent::{Agent, Options, Report};
 use crate::apps::App;
 use crate::certs::Certs;
 use crate::proc::{Proc, capture};
-use crate::runner::{Case, Context};
+use crate::runner::{Case, Context, full};
 use crate::secure::{Protocol, Server, Speaker};
 use crate::spans::Kind;
 use crate::{paths, toolbox, traces};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Requests of a client that counts.
-const REQUESTS: u64 = 1_000;
+fn requests() -> u64 {
+    if full() { 20_000 } else { 1_000 }
+}
 
 const NGINX: Server = Server::Nginx(Protocol::Https);
 const NODE: Server = Server::Node(Protocol::Https);
@@ -96,7 +98,7 @@ fn nginx(context: &Context, certs: &Certs, block: &str) -> Result<App> {
 }
 
 /// Each of the paths has one span of this kind, and no other path has one.
-fn once_each(report: &Report, kind: Kind, service: &str, paths: &BTreeSet<String>) -> Result<()> {
+pub(super) fn once_each(report: &Report, kind: Kind, service: &str, paths: &BTreeSet<String>) -> Result<()> {
     let mut found = BTreeSet::new();
     for span in report.spans.at(kind, service) {
         ensure!(paths.contains(span.path()), "{service}: a span that nobody asked for: {span:?}");
@@ -120,7 +122,7 @@ fn once_each(report: &Report, kind: Kind, service: &str, paths: &BTreeSet<String
 
 /// No span of the server is the child of another client's span than the one of the same path, and nearly all are the child of that:
 /// a client's thread that is held up for long between its write and the end of the library's call tells too late.
-fn own_parents(report: &Report, service: &str) -> Result<()> {
+pub(super) fn own_parents(report: &Report, service: &str) -> Result<()> {
     let (mut all, mut roots) = (0_usize, 0_usize);
     for span in report.spans.at(Kind::Server, service) {
         let parent = report.spans.parent(span);
@@ -147,7 +149,7 @@ fn own_parents(report: &Report, service: &str) -> Result<()> {
 }
 
 /// Nothing passed a library that could not be joined, and nothing encrypted was left over.
-fn all_joined(report: &Report) -> Result<()> {
+pub(super) fn all_joined(report: &Report) -> Result<()> {
     for label in ["plaintext chunks of unknown connections", "library objects that changed their connection"]
     {
         ensure!(
@@ -170,13 +172,13 @@ fn name_of(speaker: Speaker) -> &'static str {
     }
 }
 
-fn paths_of(requests: u64) -> BTreeSet<String> {
+pub(super) fn paths_of(requests: u64) -> BTreeSet<String> {
     (1..=requests).map(|number| format!("/leaf/{number}")).collect()
 }
 
 fn both_sides(context: &Context, of: Server, speaker: Speaker, connections: usize) -> Result<()> {
     let (app, certs) = server(context, of)?;
-    let mut client = speaker.start(&app, REQUESTS, [connections, 1], Some(&certs), &context.dir)?;
+    let mut client = speaker.start(&app, requests(), [connections, 1], Some(&certs), &context.dir)?;
     let service = name_of(speaker);
     let agent = Agent::attach(&context.dir, &[app.pids(), client.pids()].concat(), &Options::default())?;
     let sent = client.run(LIMIT)?;

@@ -11,6 +11,7 @@ use spanwise_tests::apps::App;
 use spanwise_tests::bpf::{self, Owned};
 use spanwise_tests::load::{Connection, Plan, Until, wrk};
 use spanwise_tests::sink::Sink;
+use spanwise_tests::stats::Stats;
 
 const CONNECTIONS: usize = 16;
 const PATH: &str = "/";
@@ -51,15 +52,16 @@ pub(super) struct Own {
     pub(super) lost: f64,
     rss_mb: f64,
     spans: u64,
-    drops: u64,
+    /// What was dropped on the way, in words: also what is told in another way, such as the ciphertext of what was read in plaintext.
+    drops: String,
 }
 
 impl fmt::Display for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "agent {} spans, {:.0} lost, {} drops counted, {:.2} us a span, RSS {:.0} (peak {:.0}) MB",
-            self.spans, self.lost, self.drops, self.cpu_us_per_span, self.rss_mb, self.peak_mb
+            "agent {} spans, {:.0} lost, {:.2} us a span, RSS {:.0} (peak {:.0}) MB, dropped: {}",
+            self.spans, self.lost, self.cpu_us_per_span, self.rss_mb, self.peak_mb, self.drops
         )
     }
 }
@@ -71,6 +73,22 @@ pub(super) struct Running {
     before: u64,
     first_span: Duration,
     maps: u64,
+    /// Requests that were made beside the load.
+    more: u64,
+    /// CPU time of the agent that does not count.
+    cpu_before: u64,
+}
+
+impl Running {
+    /// The agent's process.
+    pub(super) fn pid(&self) -> u32 {
+        self.agent.proc.pid()
+    }
+
+    /// From now on its CPU time counts: not what it took to look at programs.
+    pub(super) fn starts_to_count(&mut self) {
+        self.cpu_before = self.agent.proc.cpu_us();
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
@@ -112,18 +130,8 @@ pub(super) fn closed(app: &App, dir: &Path, seconds: u64) -> Result<Closed> {
 
 /// Attaches an agent that exports to the sink, and makes one request to time its first span.
 pub(super) fn agent(app: &App, dir: &Path, sink: &Sink) -> Result<Running> {
-    let before = sink.spans();
-    let endpoint = sink.endpoint();
-    let options = Options::default().without_file().arg(&[
-        "--exporter",
-        "otlp",
-        "--endpoint",
-        &endpoint,
-        "--protocol",
-        "http/protobuf",
-    ]);
     let begin = Instant::now();
-    let agent = Agent::attach(dir, &app.pids(), &options)?;
+    let Running { agent, before, .. } = attach(app, dir, sink, Options::default())?;
     Connection::open(&app.target())?.request("GET", PATH, b"")?;
     while sink.spans() == before {
         // A batch may wait for its time; that is part of what is measured.
@@ -136,13 +144,22 @@ pub(super) fn agent(app: &App, dir: &Path, sink: &Sink) -> Result<Running> {
     }
     let first_span = begin.elapsed();
     let maps = Owned::by(agent.proc.pid())?.map_bytes()?;
-    Ok(Running { agent, before, first_span, maps })
+    Ok(Running { agent, before, first_span, maps, more: 1, cpu_before: 0 })
+}
+
+/// Attaches an agent that exports to the sink.
+pub(super) fn attach(app: &App, dir: &Path, sink: &Sink, options: Options) -> Result<Running> {
+    let endpoint = sink.endpoint();
+    let otlp = ["--exporter", "otlp", "--endpoint", &endpoint, "--protocol", "http/protobuf"];
+    let before = sink.spans();
+    let agent = Agent::attach(dir, &app.pids(), &options.without_file().arg(&otlp))?;
+    Ok(Running { agent, before, first_span: Duration::ZERO, maps: 0, more: 0, cpu_before: 0 })
 }
 
 /// Ends the agent after a load of this many requests.
 pub(super) fn finish(running: Running, sink: &Sink, requests: u64) -> Result<Own> {
     std::thread::sleep(Duration::from_millis(600));
-    let cpu = running.agent.proc.cpu_us();
+    let cpu = running.agent.proc.cpu_us().saturating_sub(running.cpu_before);
     let (rss, peak) = running.agent.proc.memory_kib();
     let attach = running.agent.ready_after;
     let report = running.agent.stop()?;
@@ -155,11 +172,22 @@ pub(super) fn finish(running: Running, sink: &Sink, requests: u64) -> Result<Own
         maps_mb: float(running.maps) / 1e6,
         attach_ms: attach.as_secs_f64() * 1e3,
         first_span_ms: running.first_span.as_secs_f64() * 1e3,
-        // One more request timed the first span.
-        lost: float((requests + 1).saturating_sub(spans)),
+        lost: float((requests + running.more).saturating_sub(spans)),
         spans,
-        drops: report.stats.drops(),
+        drops: drops(&report.stats),
     })
+}
+
+fn drops(stats: &Stats) -> String {
+    let reasons = stats.drops_by_reason();
+    if reasons.is_empty() {
+        return "nothing".to_owned();
+    }
+    let words: Vec<String> = reasons
+        .iter()
+        .map(|dropped| format!("{} {} ({})", dropped.count, dropped.reason, dropped.stage))
+        .collect();
+    words.join(", ")
 }
 
 /// What the hooks cost a message, in nanoseconds of BPF run time.

@@ -1,15 +1,19 @@
 //! `bench --only probes`: what a probe costs by the instruction under it. In: a program with one function for each kind of
 //! instruction, and a clock. Out: a table of nanoseconds a hit: the program of the probe alone, and the whole trap, also as a part of
-//! what it costs on `cmp`, with which Go's functions begin and where other tracers put theirs.
+//! what it costs on `cmp`, with which Go's functions begin and where other tracers put theirs; and hits a call while stacks grow.
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 use serde_json::Value;
 use spanwise_tests::agent::{Agent, Options};
 use spanwise_tests::bpf::{self, Owned};
 use spanwise_tests::cleanup;
+use spanwise_tests::paths;
+use spanwise_tests::proc::capture;
 use spanwise_tests::told::{Told, compile, listed, trials};
+use spanwise_tests::toolbox;
 
 const FUNCTIONS: [&str; 10] = [
     "site_cmp",
@@ -24,19 +28,31 @@ const FUNCTIONS: [&str; 10] = [
     "site_call",
 ];
 const CALLS: u64 = 20_000;
+/// Goroutines whose stacks have to grow.
+const GROWING: u64 = 1_000;
 
-struct Row {
-    instruction: String,
-    class: String,
-    hits_per_call: f64,
+/// An instruction.
+#[derive(Serialize)]
+pub(super) struct Row {
+    pub(super) instruction: String,
+    pub(super) class: String,
+    pub(super) hits_per_call: f64,
     /// Nanoseconds of the probe's program.
-    program: f64,
+    pub(super) program: f64,
     /// Nanoseconds of everything.
-    trap: f64,
+    pub(super) trap: f64,
+}
+
+/// What a hit of a probe on such an instruction takes: that of the same kind of instruction, else the dearest of its class.
+pub(super) fn trap_of(rows: &[Row], instruction: &str, class: &str) -> Option<f64> {
+    let kind = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    let like = rows.iter().find(|row| row.class == class && kind(&row.instruction) == kind(instruction));
+    let classed = rows.iter().filter(|row| row.class == class).map(|row| row.trap);
+    like.map(|row| row.trap).or_else(|| classed.max_by(f64::total_cmp))
 }
 
 /// Prints the table.
-pub(super) fn main(rounds: u64) -> Result<()> {
+pub(super) fn main(rounds: u64) -> Result<Vec<Row>> {
     let folder = tempfile::Builder::new().prefix("spanwise-bench-").tempdir()?;
     cleanup::add_folder(folder.path());
     let built = compile(folder.path(), "sites", "sites.c", &["-O2"])?;
@@ -85,7 +101,35 @@ pub(super) fn main(rounds: u64) -> Result<()> {
         );
     }
     ensure!(rows.iter().all(|row| row.hits_per_call == 1.0), "a site is not hit once a call");
-    Ok(())
+    Ok(rows)
+}
+
+/// Hits a call of a Go function whose stack has to grow, where we put the probe and at the first instruction: the runtime starts
+/// such a function again.
+pub(super) fn growth() -> Result<[f64; 2]> {
+    let folder = tempfile::Builder::new().prefix("spanwise-bench-").tempdir()?;
+    cleanup::add_folder(folder.path());
+    let built = folder.path().join("growth");
+    let mut build = Command::new(toolbox::go()?);
+    build.args(["build", "-buildvcs=false", "-o"]).arg(&built).arg(".");
+    capture(build.current_dir(paths::app("probes").join("growth"))).context("cannot build growth")?;
+    let hits = |placement: &str| -> Result<f64> {
+        let mut told = Told::start(folder.path(), &mut Command::new(&built))?;
+        let options = Options::default().env("SPANWISE_TEST_PROBES", "growth:main.large");
+        let options = options.env("SPANWISE_PLACEMENT", placement);
+        let agent = Agent::attach(folder.path(), &[told.proc.pid()], &options)?;
+        told.tell(&GROWING.to_string())?;
+        let hits = trials(&agent)?.first().map_or(0, |site| site.0);
+        agent.stop()?;
+        Ok(per(hits, GROWING))
+    };
+    let both = [hits("")?, hits("naive")?];
+    println!(
+        "hits a call of a Go function whose stack has to grow: {:.3}, at its first instruction {:.3}",
+        both[0], both[1]
+    );
+    ensure!(both[0] == 1.0, "a Go function whose stack has to grow is hit {} times a call", both[0]);
+    Ok(both)
 }
 
 /// What `ps --probes` says of the one site.

@@ -32,6 +32,7 @@ fn to_json(pid: u32, files: &[Explained]) -> String {
         Ok(found) => json!({
             "name": name,
             "sites": found.probes.iter().map(site_json).collect::<Vec<_>>(),
+            "later": found.later.iter().map(|(_, wanted)| site_json(wanted)).collect::<Vec<_>>(),
             "refusals": found.refusals.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "notes": found.notes,
         }),
@@ -39,6 +40,18 @@ fn to_json(pid: u32, files: &[Explained]) -> String {
     };
     let file = |file: &Explained| json!({ "path": file.path, "instruments": file.by.iter().map(instrument).collect::<Vec<_>>() });
     format!("{:#}\n", json!({ "pid": pid, "files": files.iter().map(file).collect::<Vec<_>>() }))
+}
+
+fn site_text(Wanted { site, program, .. }: &Wanted, more: &str) -> String {
+    format!(
+        "    {}+{:#x}  {}  ({}, about {} ns a hit, {program})\n      {}\n{more}",
+        printable(&site.function),
+        site.from_start,
+        site.instruction,
+        site.class.name(),
+        site.class.cost_ns(),
+        site.why
+    )
 }
 
 fn to_text(pid: u32, files: &[Explained]) -> String {
@@ -60,16 +73,11 @@ fn to_text(pid: u32, files: &[Explained]) -> String {
                     continue;
                 }
             };
-            for Wanted { site, program, .. } in &found.probes {
-                out.push_str(&format!(
-                    "    {}+{:#x}  {}  ({}, about {} ns a hit, {program})\n      {}\n",
-                    printable(&site.function),
-                    site.from_start,
-                    site.instruction,
-                    site.class.name(),
-                    site.class.cost_ns(),
-                    site.why
-                ));
+            for wanted in &found.probes {
+                out.push_str(&site_text(wanted, ""));
+            }
+            for (need, wanted) in &found.later {
+                out.push_str(&site_text(wanted, &format!("      {}\n", need.when())));
             }
             let refusals = found.refusals.iter().map(|refusal| format!("no probe: {refusal}"));
             for sentence in refusals.chain(found.notes.iter().cloned()) {
@@ -86,6 +94,7 @@ fn to_text(pid: u32, files: &[Explained]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instrument::Need;
     use crate::placement::{Class, Refusal, Site};
 
     fn files() -> Vec<Explained> {
@@ -100,7 +109,11 @@ mod tests {
             places: vec![],
         };
         let found = Found {
-            probes: vec![Wanted { program: "up_trial", site, cookie: 7 }],
+            probes: vec![Wanted { program: "up_trial", site: site.clone(), cookie: 7 }],
+            later: vec![(
+                Need::HandOffs,
+                Wanted { program: "late", site: Site { function: "send".into(), ..site }, cookie: 8 },
+            )],
             refusals: vec![Refusal::NotOnce("SSL_peek".into())],
             notes: vec!["a note".into()],
             ..Found::default()
@@ -114,6 +127,8 @@ mod tests {
     fn text() {
         let lines = to_text(7, &files());
         let expected = "/lib/libssl.so.3\n  openssl\n    SSL_read?+0x16  js +0x47  (jump, about 705 ns a hit, up_trial)\n      cheap\n    \
+                        send+0x16  js +0x47  (jump, about 705 ns a hit, late)\n      cheap\n      attached only once calls of tasks that live on are \
+                        not explained\n    \
                         no probe: SSL_peek: no instruction is passed exactly once by every call\n    a note\n  other\n    not used: damaged\n  \
                         third\n    nothing of what is looked for is here\n";
         assert_eq!(lines, expected);

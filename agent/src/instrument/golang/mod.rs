@@ -4,9 +4,11 @@
 //! grows; never at a return. Structs are read at offsets that were measured or that the program's debug information tells;
 //! where neither knows, the feature is left out with a sentence.
 
+mod channels;
 mod grpc;
 mod http1;
 mod http2;
+mod routes;
 mod starts;
 mod tls;
 
@@ -28,9 +30,20 @@ impl Instrument for Golang {
 
     fn programs(&self) -> &'static [&'static str] {
         use spanwise_common::names::program::{
-            GO_CALLS, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES, GO_STARTS,
+            GO_CALLS, GO_CHANNEL, GO_DECRYPT, GO_ENCRYPT, GO_H2_CALL, GO_HTTP_CALL, GO_OPENS, GO_SERVES,
+            GO_STARTS,
         };
-        &[GO_ENCRYPT, GO_DECRYPT, GO_HTTP_CALL, GO_H2_CALL, GO_SERVES, GO_CALLS, GO_OPENS, GO_STARTS]
+        &[
+            GO_ENCRYPT,
+            GO_DECRYPT,
+            GO_HTTP_CALL,
+            GO_H2_CALL,
+            GO_SERVES,
+            GO_CALLS,
+            GO_OPENS,
+            GO_STARTS,
+            GO_CHANNEL,
+        ]
     }
 
     fn wants(&self, facts: &Facts<'_>) -> bool {
@@ -43,8 +56,10 @@ impl Instrument for Golang {
         names.extend(tls::FUNCTIONS);
         names.extend(http1::FUNCTIONS);
         names.extend(starts::FUNCTIONS);
+        names.extend(channels::FUNCTIONS);
         names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.calls[0], kind.calls[1]]));
         names.extend(grpc::FUNCTIONS);
+        names.extend(routes::functions());
         let program = Program { elf, functions: binary.find(&names), binary: &binary };
         let mut found = Found::default();
         if binary.functions().is_none() {
@@ -54,8 +69,10 @@ impl Instrument for Golang {
         tls::look(&program, facts, &mut found);
         http1::look(&program, facts, &mut found);
         starts::look(&program, facts, &mut found);
+        channels::look(&program, facts, &mut found);
         http2::look(&program, facts, &mut found);
         grpc::look(&program, facts, &mut found);
+        routes::look(&program, &mut found);
         found.notes.dedup();
         Ok(found)
     }

@@ -5,7 +5,7 @@ use spanwise_common::names::program;
 use spanwise_common::place::{self, Place};
 
 use super::{Lack, Program};
-use crate::instrument::{Facts, Found, Wanted};
+use crate::instrument::{Facts, Found, Need, Wanted};
 use crate::placement::{self, Abi, Needs};
 
 /// What a `go` statement calls, in the goroutine that it stands in.
@@ -16,7 +16,7 @@ pub(super) const FUNCTIONS: [&str; 1] = [START];
 /// Adds what tells who starts others.
 pub(super) fn look(program: &Program<'_, '_>, facts: &Facts<'_>, found: &mut Found) {
     match starts(program, facts) {
-        Ok(wanted) => found.later.push(wanted),
+        Ok(wanted) => found.later.push((Need::Starters, wanted)),
         Err(lack) => lack.tell(found),
     }
 }

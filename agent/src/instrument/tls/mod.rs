@@ -7,9 +7,11 @@ mod exits;
 mod gnutls;
 mod layout;
 mod openssl;
+mod rustls;
 
 pub use gnutls::GnuTls;
 pub use openssl::OpenSsl;
+pub use rustls::Rustls;
 use spanwise_common::config::proc;
 use spanwise_common::names::program;
 use spanwise_common::place::{self, Place};

@@ -92,7 +92,7 @@ pub fn advice(failure: &str) -> Option<String> {
             libc::E2BIG,
             "a map or program is larger than this kernel allows; use a newer kernel, or report its version",
         ),
-        (libc::EMFILE, "the agent may open too few files; raise the limit (ulimit -n) to 64 or more"),
+        (libc::EMFILE, "the agent may open too few files; raise the limit (ulimit -n) to 256 or more"),
         (libc::ENFILE, "the host has no room for more open files; raise fs.file-max"),
     ];
     let (_, advice) = NUMBERS.iter().find(|(number, _)| failure.contains(&format!("(os error {number})")))?;

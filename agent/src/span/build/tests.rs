@@ -49,6 +49,7 @@ fn exchange(side: Side) -> Exchange {
         },
         rpc: None,
         reset: None,
+        route: None,
         response: Some(Response {
             status: 200,
             version: Version::Http11,
@@ -152,6 +153,23 @@ fn a_server_span() {
             "user_agent.original=curl/8",
         ]
     );
+}
+
+#[test]
+fn a_server_with_a_route() {
+    let routed = |pattern: &str, side| with(side, |exchange| exchange.route = Some(pattern.into()));
+    let span = routed("GET shop.example/orders/{id}", Side::Server);
+    assert_eq!(&*span.name, "GET /orders/{id}");
+    assert_eq!(text(&span, "http.route").as_deref(), Some("/orders/{id}"));
+    let other = with(Side::Server, |exchange| {
+        exchange.request.method = "FETCH".into();
+        exchange.route = Some("/orders/".into());
+    });
+    assert_eq!(&*other.name, "HTTP /orders/");
+    // No path in it, or the client's side.
+    for span in [routed("nothing", Side::Server), routed("/orders/{id}", Side::Client)] {
+        assert_eq!((&*span.name, text(&span, "http.route")), ("GET", None));
+    }
 }
 
 #[test]

@@ -130,6 +130,7 @@ impl Correlator {
     }
 
     fn abstain(&mut self, id: Id, reason: &'static str) {
+        self.unexplained(id);
         let mut pending: Vec<Pending> = Vec::new();
         if let Some(node) = self.nodes.get(id) {
             for model in Model::ALL {

@@ -44,6 +44,9 @@ impl Correlator {
     /// A task hands work to a connection that another task writes, or takes it from one that another task reads.
     pub fn handoff(&mut self, handoff: &Handoff) {
         let Handoff { header, cookie, object, task, stream, what, .. } = *handoff;
+        if what == handoff::GIVES {
+            return self.hand_over(handoff);
+        }
         let place = place(cookie, stream);
         self.task(header.tgid, Started { id: task.id, parent: task.parent, start: task.start }, header.at_ns);
         let Some(lineage) = self.lineage(header.tgid) else { return };
@@ -171,11 +174,13 @@ impl Correlator {
         let Some(Process { lineage: Some(lineage), .. }) = self.processes.get_mut(node.process) else {
             return;
         };
-        let (request, certain) = match lineage.request_of(caller, &self.nodes) {
-            Found::Certain(request) => (request, true),
-            Found::Nested(request) => (request, false),
-            Found::Nothing => return,
-            Found::Hole => {
+        let found = lineage.request_of(caller, &self.nodes);
+        let job = Self::by_job(lineage, caller, &self.nodes, found);
+        let (request, certain) = match (found, job) {
+            (_, Some(request)) | (Found::Nested(request), _) => (request, false),
+            (Found::Certain(request), _) => (request, true),
+            (Found::Nothing, None) => return,
+            (Found::Hole, None) => {
                 let tgid = node.tgid;
                 if self.holes.len() < MOST_HOLES && !again {
                     self.holes.push((tgid, id));
@@ -189,6 +194,7 @@ impl Correlator {
         self.claim(id, Model::Goroutine, Some(request));
         if let Some(node) = self.nodes.get_mut(id) {
             node.certain = certain;
+            node.by_job = job.is_some();
             node.confirm(Model::Goroutine, certain);
         }
     }
@@ -196,7 +202,7 @@ impl Correlator {
     /// The answer to a call is read.
     pub(super) fn goroutine_reads(&mut self, id: Id, task: Task, first: bool, last: bool) {
         let Some(node) = self.nodes.get(id) else { return };
-        let (caller, handed, certain) = (node.goroutine, node.handed, node.certain);
+        let (caller, handed, certain, by_job) = (node.goroutine, node.handed, node.certain, node.by_job);
         if caller == 0 {
             return;
         }
@@ -219,8 +225,12 @@ impl Correlator {
             && !certain
             && let Some(named) = named
         {
-            let nested = !named.closed;
-            lineage.ended(caller, nested);
+            let mut nested = !named.closed;
+            if by_job {
+                nested = self.job_ended(id, nested);
+            } else {
+                lineage.ended(caller, nested);
+            }
             if let Some(node) = self.nodes.get_mut(id) {
                 node.confirm(Model::Goroutine, nested);
             }
@@ -273,7 +283,11 @@ impl Correlator {
                 && call.exchange.is_none()
                 && call.parent == Parent::Open
             {
-                lineage.ended(call.goroutine, false);
+                if call.by_job {
+                    lineage.diligence(call.goroutine, false);
+                } else {
+                    lineage.ended(call.goroutine, false);
+                }
             }
         }
     }

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 
 use super::arena::{Arena, Id};
 use super::goroutines::Started;
+use super::handovers::{Diligence, Use};
 use super::hash::{Map, Seed};
+use super::jobs::Jobs;
 use super::node::Node;
 use super::recent::Recent;
 
@@ -39,6 +41,8 @@ struct Member {
     start: u64,
     /// When it was first seen to do something.
     first_ns: u64,
+    /// It made a call that nothing explained.
+    unexplained: bool,
 }
 
 /// A task that reads requests.
@@ -63,6 +67,8 @@ struct Kind {
     /// Calls that were over before the request was, and those of tasks that outlived it.
     nested: u64,
     against: u64,
+    /// The same of calls for what they were given.
+    jobs: Diligence,
 }
 
 impl Kind {
@@ -98,6 +104,9 @@ pub(super) struct Lineage {
     objects: Recent<u64>,
     /// Stream to its request.
     streams: Recent<Id>,
+    /// What tasks were given to do.
+    pub(super) jobs: Jobs,
+    pub(super) hand_overs: Use,
     pub(super) figures: Figures,
 }
 
@@ -122,6 +131,8 @@ impl Lineage {
             callers: Recent::new(seed, bound),
             objects: Recent::new(seed, bound),
             streams: Recent::new(seed, bound),
+            jobs: Jobs::new(seed, bound),
+            hand_overs: Use::default(),
             figures: Figures::default(),
         }
     }
@@ -132,7 +143,7 @@ impl Lineage {
             return false;
         }
         let Started { id, parent, start } = task;
-        self.members.insert(id, Member { parent, start, first_ns: at_ns });
+        self.members.insert(id, Member { parent, start, first_ns: at_ns, unexplained: false });
         let new = self.kinds.len() < KINDS && !self.kinds.contains_key(&start);
         if new {
             self.kinds.insert(start, Kind::default());
@@ -269,6 +280,15 @@ impl Lineage {
 
     /// The request that a task works for, which makes a call now.
     pub(super) fn request_of(&mut self, id: u64, nodes: &Arena<Node>) -> Found {
+        self.follow(id, nodes, true)
+    }
+
+    /// The same, without learning anything from it.
+    pub(super) fn look(&mut self, id: u64, nodes: &Arena<Node>) -> Found {
+        self.follow(id, nodes, false)
+    }
+
+    fn follow(&mut self, id: u64, nodes: &Arena<Node>, learn: bool) -> Found {
         let mut path = [0u64; DEPTH];
         let (mut at, mut seen_ns) = (id, u64::MAX);
         for depth in 0..DEPTH {
@@ -281,14 +301,18 @@ impl Lineage {
                 }
                 let Some(request) = request else {
                     // Whoever is not done when the request is, was not waited for.
-                    self.outlived(starts);
+                    if learn {
+                        self.outlived(starts);
+                    }
                     return Found::Nothing;
                 };
                 if depth == 0 {
                     return Found::Certain(request);
                 }
                 if seen_ns < since_ns {
-                    self.outlived(starts);
+                    if learn {
+                        self.outlived(starts);
+                    }
                     return Found::Nothing;
                 }
                 // The first request of a connection, and of its task: all that descends from that was started in it.
@@ -353,6 +377,54 @@ impl Lineage {
             }
             at = parent;
         }
+    }
+
+    /// A call by what a task was given was over before its request was; or it was not, or the task collects work. Whether its kind
+    /// is to be believed.
+    pub(super) fn diligence(&mut self, id: u64, nested: bool) -> bool {
+        let Some(start) = self.members.get(id).map(|member| member.start) else { return false };
+        let Some(kind) = self.kinds.get_mut(&start) else { return false };
+        if nested {
+            kind.jobs.nested += 1;
+        } else {
+            kind.jobs.against += 1;
+        }
+        kind.jobs.fits()
+    }
+
+    /// Tasks that began where this one did have taken work before they were done with what they had.
+    pub(super) fn collects(&mut self, id: u64) -> bool {
+        let Some(start) = self.members.get(id).map(|member| member.start) else { return false };
+        self.kinds.get(&start).is_some_and(|kind| kind.jobs.against > 0)
+    }
+
+    /// A task made a call that nothing explains. Whether it did so before.
+    pub(super) fn again(&mut self, id: u64) -> bool {
+        self.members.get(id).is_some_and(|member| std::mem::replace(&mut member.unexplained, true))
+    }
+
+    /// A task moves bytes for others, or stands for another.
+    pub(super) fn is_mover(&mut self, id: u64) -> bool {
+        let Some(start) = self.members.get(id).map(|member| member.start) else { return false };
+        self.kinds.get(&start).is_some_and(|kind| kind.role != Role::Plain)
+    }
+
+    /// A task reads requests.
+    pub(super) fn serves_any(&mut self, id: u64) -> bool {
+        self.servers.get(id).is_some()
+    }
+
+    /// A task was started by another, or by one that was.
+    pub(super) fn descends(&mut self, id: u64, from: u64) -> bool {
+        let mut at = id;
+        for _ in 0..DEPTH {
+            let Some(parent) = self.members.get(at).map(|member| member.parent) else { return false };
+            if parent == from {
+                return true;
+            }
+            at = parent;
+        }
+        false
     }
 
     /// A call was written by one task and its answer read by another: both move bytes for others.

@@ -4,7 +4,8 @@
 //! every exchange once, with a [`Decision`]: its ids, its parent, how that was found and how sure it is.
 //!
 //! - `edges` takes the signals and asks the models; `join` finds the other end of a message on this node;
-//!   `certain` takes what needs no model; `goroutines` and `lineage` follow tasks and those who started them.
+//!   `certain` takes what needs no model; `goroutines` and `lineage` follow tasks and those who started them,
+//!   `handovers` and `jobs` those who gave them work.
 //! - `models` name requests for calls; `calibrator` and `background` say which of them may be believed.
 //! - `decide` weighs what they say; `resolve` lets trace ids follow parents and emits; `time` keeps the bounds.
 //!
@@ -19,7 +20,9 @@ mod certain;
 mod decide;
 mod edges;
 mod goroutines;
+mod handovers;
 mod hash;
+mod jobs;
 mod join;
 mod lineage;
 mod lonely;
@@ -79,6 +82,8 @@ pub struct Correlator {
     fresh_starts: Vec<(u32, u64)>,
     /// Calls of a task whose starter is not known, by process.
     holes: Vec<(u32, Id)>,
+    /// Processes whose hand-overs should be told, or no longer.
+    wishes: Vec<(u32, bool)>,
     /// Work lists, kept for their storage.
     stack: Vec<Id>,
     named: Vec<Id>,
@@ -108,6 +113,7 @@ impl Correlator {
             out: VecDeque::new(),
             fresh_starts: Vec::new(),
             holes: Vec::new(),
+            wishes: Vec::new(),
             stack: Vec::new(),
             named: Vec::new(),
             counters: Counters::default(),

@@ -114,6 +114,8 @@ pub(super) struct Node {
     pub(super) goroutine: u64,
     /// The task that makes the call was named by a hand-off.
     pub(super) handed: bool,
+    /// Its parent by task is by what the task was given.
+    pub(super) by_job: bool,
     /// Its parent by task is certain, whatever comes.
     pub(super) certain: bool,
     pub(super) began_ns: u64,
@@ -207,6 +209,7 @@ impl Node {
             thread: start.thread,
             goroutine: 0,
             handed: false,
+            by_job: false,
             certain: false,
             began_ns: start.began_ns,
             answer: Answer::default(),

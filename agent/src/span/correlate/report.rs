@@ -24,6 +24,9 @@ pub(super) struct Counters {
     pub(super) lingering_crowded: u64,
     pub(super) contradictions: u64,
     pub(super) starters_unknown: u64,
+    pub(super) hand_overs: u64,
+    pub(super) by_hand_over: u64,
+    pub(super) jobs_mixed: u64,
 }
 
 const SOURCES: [(ParentSource, &str); 11] = [
@@ -93,6 +96,9 @@ impl Correlator {
             ("new root: trace full or too old", c.traces_full),
             ("abstained: models contradict each other", c.contradictions),
             ("calls of a task whose starter is unknown", c.starters_unknown),
+            ("values handed over between tasks", c.hand_overs),
+            ("parent: goroutine, by a hand-over", c.by_hand_over),
+            ("tasks that got work of several requests at once", c.jobs_mixed),
             ("processes forgotten early", c.processes_forgotten),
             ("threads forgotten early", c.threads_crowded),
             ("calls beyond the bound of one request", c.calls_crowded),

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,12 @@ var (
 	client *http.Client
 	proxy  *httputil.ReverseProxy
 	jobs   chan job
+	queue  chan job
+	list   struct {
+		sync.Mutex
+		some *sync.Cond
+		jobs []job
+	}
 )
 
 // What a handler gives to a worker of the pool.
@@ -62,6 +69,23 @@ var modes = map[string]func(number string) ([]byte, error){
 	"pool": func(number string) ([]byte, error) {
 		done := make(chan result, 1)
 		jobs <- job{number, done}
+		r := <-done
+		return r.data, r.err
+	},
+	// The same with jobs that lie in a buffer, and workers that wait for several channels.
+	"queue": func(number string) ([]byte, error) {
+		done := make(chan result, 1)
+		queue <- job{number, done}
+		r := <-done
+		return r.data, r.err
+	},
+	// The same with jobs in a list behind a mutex.
+	"list": func(number string) ([]byte, error) {
+		done := make(chan result, 1)
+		list.Lock()
+		list.jobs = append(list.jobs, job{number, done})
+		list.Unlock()
+		list.some.Signal()
 		r := <-done
 		return r.data, r.err
 	},
@@ -124,6 +148,41 @@ func prepare() {
 	proxy.Director = func(r *http.Request) {
 		direct(r)
 		r.URL.Path = "/leaf/" + number(r)
+	}
+	if *mode == "queue" {
+		queue = make(chan job, 16)
+		quit := make(chan bool)
+		for i := 0; i < 64; i++ {
+			go func() {
+				for {
+					select {
+					case job := <-queue:
+						data, err := call(job.number)
+						job.done <- result{data, err}
+					case <-quit:
+						return
+					}
+				}
+			}()
+		}
+	}
+	if *mode == "list" {
+		list.some = sync.NewCond(&list)
+		for i := 0; i < 64; i++ {
+			go func() {
+				for {
+					list.Lock()
+					for len(list.jobs) == 0 {
+						list.some.Wait()
+					}
+					job := list.jobs[0]
+					list.jobs = list.jobs[1:]
+					list.Unlock()
+					data, err := call(job.number)
+					job.done <- result{data, err}
+				}
+			}()
+		}
 	}
 	if *mode == "pool" {
 		jobs = make(chan job)

@@ -1,0 +1,99 @@
+//! Programs that leave the beaten path. In: one that serves and calls in the ways of `tests/apps/wild.py`. Out: of each request
+//! a span on both sides, which says how it really ended, and the server's below the client's.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::agent::{Agent, Options, Report};
+use crate::paths;
+use crate::runner::{Case, Context};
+use crate::spans::{Kind, Span};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "wild/crash", seconds: 60, run: crash },
+    Case { name: "wild/fork", seconds: 60, run: fork },
+    Case { name: "wild/half", seconds: 60, run: half },
+    Case { name: "wild/pipeline", seconds: 60, run: pipeline },
+];
+
+/// Runs one of the program's ways; `count` requests are due on either side, each server's below its client's.
+fn wild(context: &Context, way: &str, count: usize) -> Result<Report> {
+    let (python, script) = (paths::need("python3")?, paths::app("wild.py"));
+    let command = [&*python.to_string_lossy(), &*script.to_string_lossy(), way];
+    let report = Agent::run(&context.dir, &command, &Options::default())?.finish(Duration::from_secs(40))?;
+    ensure!(report.code == Some(0), "the program failed:\n{}", report.stderr);
+    report.stats.check_balance()?;
+    for kind in [Kind::Server, Kind::Client] {
+        let found = report.spans.of(kind).count();
+        ensure!(
+            found == count,
+            "{found} {kind:?} spans of {count}:\n{}{}",
+            report.spans.sample(),
+            report.stats.table()
+        );
+    }
+    for server in report.spans.of(Kind::Server) {
+        let parent = report.spans.parent(server).with_context(|| format!("no parent: {server:?}"))?;
+        ensure!(
+            parent.kind == Kind::Client && parent.path() == server.path(),
+            "{parent:?}\nis no parent of\n{server:?}"
+        );
+    }
+    Ok(report)
+}
+
+fn is_whole(span: &Span) -> bool {
+    span.get("error.type").is_none() && span.get("spanwise.incomplete").is_none()
+}
+
+/// A server that dies in the middle: both ends say that the connection closed, after as long as it took.
+fn crash(context: &Context) -> Result<()> {
+    let report = wild(context, "crash", 3)?;
+    for span in &report.spans.all {
+        ensure!(
+            span.get("error.type") == Some("connection_closed")
+                && span.get("spanwise.incomplete").is_none()
+                && span.end - span.start >= 140_000_000,
+            "a request that was cut off: {span:?}"
+        );
+        let answered = span.number("http.response.status_code");
+        ensure!(answered == (span.path() == "/half").then_some(200), "a wrong status: {span:?}");
+    }
+    Ok(())
+}
+
+/// The end of a process is the end of its answer.
+fn fork(context: &Context) -> Result<()> {
+    let report = wild(context, "fork", 10)?;
+    let odd = report
+        .spans
+        .all
+        .iter()
+        .find(|span| !is_whole(span) || span.number("http.response.status_code") != Some(200));
+    ensure!(odd.is_none(), "an answer was not seen to its end: {odd:?}");
+    Ok(())
+}
+
+/// A connection that the client half closed before the server took it has the same name at both ends.
+fn half(context: &Context) -> Result<()> {
+    let report = wild(context, "half", 10)?;
+    let odd = report
+        .spans
+        .all
+        .iter()
+        .find(|span| !is_whole(span) || span.number("http.response.status_code") != Some(200));
+    ensure!(odd.is_none(), "an answer was not seen to its end: {odd:?}");
+    Ok(())
+}
+
+/// Requests that do not wait for answers: each has its own answer.
+fn pipeline(context: &Context) -> Result<()> {
+    let report = wild(context, "pipeline", 20)?;
+    for span in &report.spans.all {
+        let status = if span.path().ends_with("/3") { 404 } else { 200 };
+        let whole = is_whole(span) || status == 404;
+        ensure!(whole && span.number("http.response.status_code") == Some(status), "{span:?}");
+    }
+    Ok(())
+}
