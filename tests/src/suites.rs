@@ -33,6 +33,7 @@ mod signals;
 mod syscalls;
 mod tls;
 mod tls_rust;
+mod web;
 mod wild;
 
 use std::time::{Duration, Instant};
@@ -54,6 +55,7 @@ pub const SUITES: &[&[Case]] = &[
     signals::CASES,
     http_servers::CASES,
     tls::CASES,
+    web::CASES,
     tls_rust::CASES,
     syscalls::CASES,
     chain::CASES,

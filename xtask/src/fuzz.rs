@@ -1,5 +1,5 @@
-//! `fuzz`: hostile bytes for the parsers. In: the fuzz targets of `agent/protocol/fuzz`. Out: success after the given time
-//! with no finding.
+//! `fuzz`: hostile bytes for the parsers and the stages behind them. In: the fuzz targets of the packages below. Out: success after the
+//! given time with no finding.
 
 use std::process::Command;
 
@@ -9,6 +9,8 @@ use spanwise_tests::{paths, proc};
 use crate::run::{self, Options};
 
 const CARGO_FUZZ: &str = "0.13.2";
+/// Each is a workspace of its own.
+const PACKAGES: [&str; 2] = ["agent/protocol/fuzz", "agent/fuzz"];
 
 /// The `fuzz` task.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
@@ -17,27 +19,29 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let only = options.value("--target")?;
     options.finish()?;
 
-    let package = paths::root().join("agent/protocol/fuzz");
-    if !package.join("Cargo.toml").exists() {
-        bail!("there is no fuzz package at agent/protocol/fuzz");
-    }
     if paths::which("cargo-fuzz").is_none() && !run::cargo_home().join("bin/cargo-fuzz").exists() {
         println!("fuzz: installing cargo-fuzz {CARGO_FUZZ}: it builds and drives the fuzz targets");
         run::run(run::cargo().args(["install", "cargo-fuzz", "--version", CARGO_FUZZ, "--locked"]))?;
     }
-    let listed = proc::capture(fuzz(&mut run::cargo()).arg("list").current_dir(&package))
-        .context("cannot list the fuzz targets")?;
-    let targets: Vec<&str> =
-        listed.lines().filter(|name| only.as_deref().is_none_or(|wanted| wanted == *name)).collect();
+    let mut all = Vec::new();
+    for package in PACKAGES {
+        let package = paths::root().join(package);
+        let listed = proc::capture(fuzz(&mut run::cargo()).arg("list").current_dir(&package))
+            .with_context(|| format!("cannot list the fuzz targets of {}", package.display()))?;
+        all.extend(listed.lines().map(|name| (package.clone(), name.to_owned())));
+    }
+    let wanted = |name: &str| only.as_deref().is_none_or(|wanted| wanted == name);
+    let targets: Vec<_> = all.iter().filter(|(_, name)| wanted(name)).collect();
     if targets.is_empty() {
-        bail!("there is no such fuzz target; there are: {}", listed.lines().collect::<Vec<_>>().join(", "));
+        let names: Vec<&str> = all.iter().map(|(_, name)| name.as_str()).collect();
+        bail!("there is no such fuzz target; there are: {}", names.join(", "));
     }
     let each = (seconds / targets.len() as u64).max(1);
-    for target in targets {
+    for (package, target) in targets {
         println!("fuzz: {target} for {each} seconds");
         let mut command = run::cargo();
         fuzz(&mut command).args(["run", target, "--", &format!("-max_total_time={each}")]);
-        command.args(["-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]).current_dir(&package);
+        command.args(["-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]).current_dir(package);
         run::run(&mut command)
             .with_context(|| format!("fuzz target {target} found something (see above)"))?;
     }
@@ -47,5 +51,5 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 
 /// Sanitizer flags are unstable; this lets the stable compiler take them, for this one build.
 fn fuzz(command: &mut Command) -> &mut Command {
-    command.arg("fuzz").env("RUSTC_BOOTSTRAP", "1")
+    command.arg("fuzz").env("RUSTC_BOOTSTRAP", "1").env("SPANWISE_BPF", "stub")
 }

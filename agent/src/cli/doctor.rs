@@ -15,7 +15,7 @@ use crate::kernel::plane::Plane;
 
 /// Runs the command. It ends well whatever it finds: the findings are its result.
 pub fn main(args: DoctorArgs) -> Result<(), CliError> {
-    let report = findings::judge(&Facts::gather());
+    let report = findings::judge(&Facts::gather().and_processes());
     print(&if args.json { to_json(&report) } else { to_text(&report) })
 }
 

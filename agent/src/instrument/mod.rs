@@ -4,10 +4,12 @@
 //! sentence. What to look for in a file is an [`Instrument`]'s; everything else (when a file is looked at, that it is looked
 //! at once, that its probes go when its last process goes) is done here for all of them.
 
+mod coverage;
 mod explain;
 mod files;
 mod further;
 pub mod golang;
+mod inside;
 mod look;
 pub mod tls;
 mod trial;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use crate::placement::{Elf, Refusal, Rules, Site};
 use crate::process::Language;
 
+pub use coverage::{Coverage, Coverages, Gap};
 pub use explain::{Explained, explain};
 pub use further::Need;
 pub use look::{Findings, look};

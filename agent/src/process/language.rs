@@ -16,6 +16,9 @@ const LIBRARIES: &[(&str, &str, Option<Language>)] = &[
     ("libssl.so", "libssl", None),
     ("libssl3.so", "libssl3 (NSS)", None),
     ("libgnutls.so", "libgnutls", None),
+    ("libmbedtls.so", "libmbedtls", None),
+    ("libwolfssl.so", "libwolfssl", None),
+    ("libs2n.so", "libs2n", None),
     ("liburing.so", "liburing", None),
 ];
 

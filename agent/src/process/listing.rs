@@ -69,13 +69,8 @@ pub fn listing(proc: &Proc, naming: Naming) -> io::Result<Vec<Row>> {
 }
 
 fn capture(process: &Process) -> String {
-    let tls = process.libraries.iter().any(|name| name.starts_with("libssl") || *name == "libgnutls");
-    let uring = process.libraries.contains(&"liburing");
-    let mut text = "HTTP/1 on TCP and unix sockets".to_owned();
-    if tls {
-        text.push_str("; what it encrypts stays unread");
-    }
-    if uring {
+    let mut text = "HTTP and gRPC on TCP and unix sockets".to_owned();
+    if process.libraries.contains(&"liburing") {
         text.push_str("; io_uring where the kernel tells its buffers");
     }
     text

@@ -6,6 +6,7 @@
 
 pub mod command;
 mod container;
+mod datagrams;
 mod elf;
 mod goroutines;
 mod inspect;
@@ -20,6 +21,7 @@ mod services;
 mod sockets;
 mod tasks;
 
+pub use datagrams::{Datagrams, QuicSockets};
 pub use goroutines::Goroutines;
 pub use inspect::{InspectError, Process};
 pub use listing::{Row, listing};

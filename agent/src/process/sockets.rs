@@ -16,18 +16,20 @@ impl Listeners {
     pub(super) fn of(&mut self, proc: &Proc, pid: u32) -> Vec<String> {
         let Some(namespace) = proc.namespace(pid, "net") else { return Vec::new() };
         let sockets = self.namespaces.entry(namespace).or_insert_with(|| listening(proc, pid));
-        let Ok(descriptors) = std::fs::read_dir(proc.path(pid, "fd")) else { return Vec::new() };
-        let mut found: Vec<String> = descriptors
-            .filter_map(|entry| {
-                let link = std::fs::read_link(entry.ok()?.path()).ok()?;
-                let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-                sockets.get(&inode).cloned()
-            })
-            .collect();
+        let mut found: Vec<String> =
+            descriptors(proc, pid).filter_map(|inode| sockets.get(&inode).cloned()).collect();
         found.sort_unstable();
         found.dedup();
         found
     }
+}
+
+/// Inodes of the sockets that a process has open.
+pub(super) fn descriptors(proc: &Proc, pid: u32) -> impl Iterator<Item = u64> {
+    std::fs::read_dir(proc.path(pid, "fd")).into_iter().flatten().filter_map(|entry| {
+        let link = std::fs::read_link(entry.ok()?.path()).ok()?;
+        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
 }
 
 fn listening(proc: &Proc, pid: u32) -> HashMap<u64, String> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use spanwise_common::conn::{Verdict, verdict};
 use spanwise_common::event::{Close, Data, Direction, Join, Plain, flags};
 
+use super::account::Account;
 use super::connection::Connection;
 use super::held::Held;
 use super::scene::Sealed;
@@ -41,6 +42,9 @@ pub(super) struct EncryptedConnections {
     by_cookie: HashMap<u64, Encrypted, Numbers>,
     /// Processes whose library has hooks.
     covered: HashSet<u32, Numbers>,
+    /// Of the others, how many of their transfers were counted as not covered: the first ones of a handshake come before
+    /// anything tells of the library.
+    doubtful: HashMap<u32, u64, Numbers>,
     held: Held,
 }
 
@@ -58,12 +62,25 @@ impl EncryptedConnections {
     /// A process ended. How many chunks of it will never be known whose they are.
     pub(super) fn exit(&mut self, tgid: u32) -> u64 {
         self.covered.remove(&tgid);
+        self.doubtful.remove(&tgid);
         self.held.exit(tgid)
     }
 
-    fn cover(&mut self, tgid: u32) {
-        if self.covered.len() < MAX_COVERED {
-            self.covered.insert(tgid);
+    /// The library of a process has hooks. What of its transfers was counted otherwise is counted anew.
+    fn cover(&mut self, tgid: u32, account: &mut Account) {
+        if self.covered.len() < MAX_COVERED && self.covered.insert(tgid) {
+            let before = self.doubtful.remove(&tgid).unwrap_or(0).min(account.uncovered);
+            account.uncovered -= before;
+            account.encrypted += before;
+        }
+    }
+
+    /// A transfer of a process whose library has no hooks, as far as is known.
+    fn doubt(&mut self, tgid: u32) {
+        if let Some(count) = self.doubtful.get_mut(&tgid) {
+            *count += 1;
+        } else if self.doubtful.len() < MAX_COVERED {
+            self.doubtful.insert(tgid, 1);
         }
     }
 }
@@ -107,19 +124,20 @@ impl Sessions {
         } else if !payload.is_empty() {
             encrypted.handshake.feed(Direction(data.direction & 1), payload, data.captured == data.len);
         }
+        encrypted.tell(data.cookie, Some(connection), out);
         if encrypted.object != 0 || self.encrypted.covered.contains(&data.header.tgid) {
             self.account.encrypted += 1;
         } else {
             self.account.uncovered += 1;
+            self.encrypted.doubt(data.header.tgid);
         }
-        encrypted.tell(data.cookie, Some(connection), out);
         true
     }
 
     /// It became known which connection an object uses.
     pub fn join(&mut self, join: &Join, who: &mut dyn Who, out: &mut Output) {
         self.account.joins += 1;
-        self.encrypted.cover(join.header.tgid);
+        self.encrypted.cover(join.header.tgid, &mut self.account);
         let held = self.encrypted.held.take(join.object);
         if join.header.flags & flags::SAME != 0 {
             let object = self.encrypted.object(join.cookie);

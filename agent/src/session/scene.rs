@@ -140,6 +140,10 @@ impl Scene<'_> {
             (Flow::Response, What::Begin) => self.answer_begins(item.exchange),
             (flow, What::Rpc(part)) => {
                 *self.calls |= part.status.is_some();
+                if !self.streams && flow == Flow::Response && part.status.is_none() {
+                    // The status stands at the end of the body (gRPC-Web): more of it may be needed.
+                    self.change.long_head = Some(self.direction_of(Flow::Response));
+                }
                 if let Some(active) = self.find(item.exchange) {
                     let seen = active.rpc.get_or_insert_default();
                     *(if flow == Flow::Request { &mut seen.request } else { &mut seen.response }) = *part;

@@ -44,7 +44,9 @@ pub fn build_in(
     let mut attributes = Attributes(list);
     // An answer may tell that it was a call where the request's fields could not be decoded.
     let answered = exchange.rpc.as_ref().map(|_| Rpc { system: RpcSystem::Grpc, timeout_ns: None });
-    let (name, error) = if let Some(call) = exchange.request.rpc.or(answered) {
+    // Connect is HTTP to the last: its method is the path, its status that of HTTP, and what more it has stands in bodies.
+    let call = exchange.request.rpc.or(answered).filter(|call| call.system != RpcSystem::Connect);
+    let (name, error) = if let Some(call) = call {
         let (name, error) = rpc::describe(&mut attributes, &exchange, call, conventions.old_rpc_names);
         attributes.network(&exchange);
         attributes.encryption(&exchange);

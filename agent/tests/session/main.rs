@@ -7,6 +7,7 @@
 
 mod endings;
 mod exchanges;
+mod plain;
 mod properties;
 mod rest;
 mod stage;

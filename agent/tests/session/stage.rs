@@ -6,7 +6,7 @@ use spanwise::kernel::record::{self, Record};
 use spanwise::process::Service;
 use spanwise::session::{Edge, Effort, Exchange, Outcome, Output, Sessions, Side, Signal, Who};
 use spanwise_common::conn::{Info, Verdict, known, transport, verdict};
-use spanwise_common::event::{Close, Data, Direction, Header, Kind, Open, Route, flags};
+use spanwise_common::event::{Close, Data, Direction, Header, Join, Kind, Open, Plain, Route, flags};
 
 pub(crate) const MS: u64 = 1_000_000;
 /// Process of every record that says nothing else.
@@ -215,6 +215,44 @@ impl Bench {
             tail: last,
         };
         self.record(&record::encode_data(&data, bytes.as_bytes()));
+    }
+
+    /// A chunk of plaintext of an object on this connection, at this position, which says to be so long.
+    pub(crate) fn plain(
+        &mut self,
+        socket: &Socket,
+        object: u64,
+        direction: Direction,
+        [seq, len]: [u32; 2],
+        bytes: &[u8],
+    ) {
+        self.now += MS;
+        let bits = flags::BURST_START | flags::FROM_START;
+        let plain = Plain {
+            header: self.header(Kind::PLAIN, bits, size_of::<Plain>() + bytes.len(), socket.tgid),
+            object,
+            cookie: socket.cookie,
+            task: Default::default(),
+            seq,
+            len,
+            captured: bytes.len() as u32,
+            cipher: 0,
+            direction: direction.0,
+            library: 1,
+            tail_len: 0,
+            pad: [0; 5],
+            tail: [0; 8],
+        };
+        self.sessions.plain(&plain, bytes, &mut self.known, &mut self.output);
+        self.gather();
+    }
+
+    /// An object turns out to be this connection's.
+    pub(crate) fn join(&mut self, socket: &Socket, object: u64) {
+        let header = self.header(Kind::JOIN, 0, size_of::<Join>(), socket.tgid);
+        let join = Join { header, object, cookie: socket.cookie };
+        self.sessions.join(&join, &mut self.known, &mut self.output);
+        self.gather();
     }
 
     /// Bytes that moved and whose records were lost.

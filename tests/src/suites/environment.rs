@@ -14,6 +14,7 @@ use super::bad_input::complaint;
 use super::privileges::{Server, as_user, copy, ten_spans};
 use super::until;
 use crate::agent::{Agent, Options, once, once_under};
+use crate::apps::{Kind, Setup};
 use crate::cleanup::Undo;
 use crate::paths;
 use crate::proc::Proc;
@@ -36,6 +37,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "environment/pid_namespace_host_proc", seconds: 60, run: pid_namespace_host_proc },
     Case { name: "environment/user_namespace", seconds: 30, run: user_namespace },
     Case { name: "environment/narrow", seconds: 30, run: narrow },
+    Case { name: "environment/not_covered", seconds: 60, run: not_covered },
 ];
 
 /// Not the agent's user.
@@ -328,4 +330,54 @@ fn narrow(context: &Context) -> Result<()> {
     )?;
     complaint(code, &stderr, &[2], "32-bit")?;
     complaint(code, &stderr, &[2], "narrow")
+}
+
+/// Has a UDP socket on port 443, in a network of its own, and NSS's part for TLS where there is one; says which.
+const QUIC: &str = "
+import ctypes, socket, time
+bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+bound.bind(('0.0.0.0', 443))
+try:
+    ctypes.CDLL('libssl3.so')
+    nss = 'nss'
+except OSError:
+    nss = ''
+print('ready', nss, flush=True)
+time.sleep(60)
+";
+
+/// What is not captured is said of the process, with the reason and what to do, by `ps` and by `doctor`, as text and as JSON.
+fn not_covered(context: &Context) -> Result<()> {
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg(paths::need("python3")?).args(["-c", QUIC]);
+    let mut quic = Proc::start("quic", &mut command, &context.dir)?;
+    let said = quic.wait_line("ready", Duration::from_secs(10))?;
+    let mut expected = vec![(quic.pid(), "http3")];
+    expected.extend(said.ends_with("nss").then_some((quic.pid(), "tls.nss")));
+    let java = Kind::Java.available().then(|| Setup::new(Kind::Java, &context.dir).start()).transpose()?;
+    expected.extend(java.iter().map(|java| (java.proc.pid(), "tls.java")));
+    let limit = Duration::from_secs(20);
+    let (_, listed, _) = once(&context.dir, &["ps", "--json"], limit)?;
+    let listed: Value = serde_json::from_str(&listed).with_context(|| listed.clone())?;
+    let (_, text_of_ps, _) = once(&context.dir, &["ps"], limit)?;
+    let report = doctor(context, &[])?;
+    let (_, text_of_doctor, _) = once(&context.dir, &["doctor"], limit)?;
+    let rows = listed.get("processes").and_then(Value::as_array).context("no processes")?;
+    for (pid, key) in expected {
+        println!("    {pid}: {key}");
+        let row = rows.iter().find(|row| row.get("pid") == Some(&Value::from(pid)));
+        let gaps = row.and_then(|row| row.get("not_covered")).and_then(Value::as_array);
+        let gap = gaps.into_iter().flatten().find(|gap| text(gap, "key") == key);
+        let gap = gap.with_context(|| format!("ps does not say {key} of {pid}: {row:?}"))?;
+        let (sentence, todo) = (text(gap, "sentence"), text(gap, "todo"));
+        ensure!(!sentence.is_empty() && !todo.is_empty(), "{gap:#}");
+        ensure!(text_of_ps.contains(sentence) && text_of_ps.contains(todo), "{key} in:\n{text_of_ps}");
+        let finding = finding(&report, key)?;
+        ensure!(text(finding, "status") == "limited" && text(finding, "todo") == todo, "{finding:#}");
+        ensure!(text_of_doctor.contains(sentence), "{key} in:\n{text_of_doctor}");
+    }
+    drop(quic);
+    let (_, listed, _) = once(&context.dir, &["ps", "--json"], limit)?;
+    ensure!(!listed.contains("\"http3\""), "http3 is said of nobody:\n{listed}");
+    Ok(())
 }

@@ -2,6 +2,8 @@
 
 use memchr::memchr;
 
+use super::call::Call;
+
 /// The end of a chunked body without trailers, with the end of the chunk before it.
 const CHUNK_END: &[u8] = b"\r\n0\r\n\r\n";
 /// Most digits of a chunk size.
@@ -102,16 +104,28 @@ impl Body {
         }
     }
 
-    /// Takes captured bytes; adds what is body to `moved`.
-    pub(super) fn bytes(&mut self, bytes: &[u8], moved: &mut u64) -> Progress {
+    /// Takes captured bytes; adds what is body to `moved`, and gives it to `call`.
+    pub(super) fn bytes(&mut self, bytes: &[u8], moved: &mut u64, call: Option<&mut Call>) -> Progress {
         match self {
-            Self::Length(left) => take(left, bytes.len() as u64, moved),
-            Self::Chunked(chunk) => chunk.bytes(bytes, moved),
+            Self::Length(left) => {
+                let used = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                if let Some(call) = call {
+                    call.bytes(bytes.get(..used).unwrap_or_default());
+                }
+                take(left, bytes.len() as u64, moved)
+            }
+            Self::Chunked(chunk) => chunk.bytes(bytes, moved, call),
             Self::Close => {
+                if let Some(call) = call {
+                    call.bytes(bytes);
+                }
                 *moved = moved.saturating_add(bytes.len() as u64);
                 Progress::More
             }
             Self::Unsure(until, recent) => {
+                if let Some(call) = call {
+                    call.lose();
+                }
                 *moved = moved.saturating_add(bytes.len() as u64);
                 recent.push(bytes, true);
                 recognise(*until, recent, bytes.len() as u64)
@@ -120,7 +134,24 @@ impl Body {
     }
 
     /// Takes a hole.
-    pub(super) fn hole(&mut self, len: u64, tail: &[u8], moved: &mut u64) -> Progress {
+    pub(super) fn hole(
+        &mut self,
+        len: u64,
+        tail: &[u8],
+        moved: &mut u64,
+        call: Option<&mut Call>,
+    ) -> Progress {
+        if let Some(call) = call {
+            match self {
+                Self::Length(left) => call.hole(len.min(*left)),
+                Self::Close => call.hole(len),
+                // The rest of the chunk, and its line end at most.
+                Self::Chunked(Chunk::Data { left }) if len.saturating_sub(*left) <= 2 => {
+                    call.hole(len.min(*left));
+                }
+                Self::Chunked(_) | Self::Unsure(..) => call.lose(),
+            }
+        }
         match self {
             Self::Length(left) => take(left, len, moved),
             Self::Close => {
@@ -185,7 +216,7 @@ fn recognise(until: Until, recent: &Recent, used: u64) -> Progress {
 }
 
 impl Chunk {
-    fn bytes(&mut self, bytes: &[u8], moved: &mut u64) -> Progress {
+    fn bytes(&mut self, bytes: &[u8], moved: &mut u64, mut call: Option<&mut Call>) -> Progress {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let first = rest.first().copied().unwrap_or_default();
@@ -216,6 +247,9 @@ impl Chunk {
                 }
                 Self::Data { left } => {
                     let used = (rest.len() as u64).min(*left);
+                    if let Some(call) = &mut call {
+                        call.bytes(rest.get(..used as usize).unwrap_or_default());
+                    }
                     *left -= used;
                     *moved = moved.saturating_add(used);
                     at += used as usize;

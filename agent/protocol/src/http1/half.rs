@@ -1,6 +1,7 @@
 //! One direction of a connection: where it stands, and the head that is being put together.
 
 use super::body::{Body, Progress, Until};
+use super::call::Call;
 use super::head::{find_end, start_line_is_good};
 
 /// Longest head that is put together.
@@ -38,6 +39,8 @@ pub(super) struct Half {
     head: Vec<u8>,
     /// Beginning of its last line.
     scanned: usize,
+    /// The message is of a remote procedure call.
+    pub(super) call: Option<Box<Call>>,
 }
 
 /// What came of adding to a head.
@@ -125,6 +128,7 @@ impl Half {
     pub(super) fn rest(&mut self, state: State) {
         self.clear_head();
         self.body = 0;
+        self.call = None;
         self.state = state;
     }
 
@@ -137,7 +141,7 @@ impl Half {
     /// Takes bytes of the body.
     pub(super) fn body_bytes(&mut self, bytes: &[u8]) -> Progress {
         match &mut self.state {
-            State::Body(body) => body.bytes(bytes, &mut self.body),
+            State::Body(body) => body.bytes(bytes, &mut self.body, self.call.as_deref_mut()),
             _ => Progress::More,
         }
     }
@@ -145,13 +149,13 @@ impl Half {
     /// Takes a hole in the body.
     pub(super) fn body_hole(&mut self, len: u64, tail: &[u8]) -> Progress {
         match &mut self.state {
-            State::Body(body) => body.hole(len, tail, &mut self.body),
+            State::Body(body) => body.hole(len, tail, &mut self.body, self.call.as_deref_mut()),
             _ => Progress::More,
         }
     }
 
     /// Memory held beside the struct itself.
     pub(super) fn state_bytes(&self) -> usize {
-        self.head.capacity()
+        self.head.capacity() + self.call.as_ref().map_or(0, |call| call.state_bytes())
     }
 }

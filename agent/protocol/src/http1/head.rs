@@ -7,7 +7,8 @@ use memchr::{memchr, memrchr};
 use super::detect::{MAX_METHOD, is_token};
 use super::text::{MAX_AUTHORITY, MAX_USER_AGENT, Target, text, trim};
 use crate::context::{self, TraceContext};
-use crate::message::{Request, Response, Version};
+use crate::message::{Request, Response, Rpc, RpcSystem, Version};
+use crate::rpc::{self, Content};
 
 /// What came of reading a head.
 pub(super) enum Read<T> {
@@ -40,12 +41,18 @@ pub(super) struct RequestHead {
     pub(super) upgrade: bool,
     /// It asked for HTTP/2 and nothing else.
     pub(super) h2c: bool,
+    /// What its content type says of calls.
+    pub(super) content: Option<Content>,
 }
 
 /// A response's head.
 pub(super) struct ResponseHead {
     pub(super) response: Response,
     pub(super) lengths: Lengths,
+    /// What its content type says of calls.
+    pub(super) content: Option<Content>,
+    /// `grpc-status`: the head is trailers too.
+    pub(super) status: Option<u32>,
 }
 
 /// Finds the end of a head from `from`, the beginning of a line. `Err`: the beginning of the unfinished line.
@@ -202,8 +209,13 @@ fn version(minor: u8) -> Version {
 /// Reads a request's head. `cut`: no more of it will come.
 pub(super) fn request(bytes: &[u8], cut: bool) -> Read<RequestHead> {
     let mut lines = Lines { bytes, at: 0, cut };
-    let mut head =
-        RequestHead { request: Request::default(), lengths: Lengths::default(), upgrade: false, h2c: false };
+    let mut head = RequestHead {
+        request: Request::default(),
+        lengths: Lengths::default(),
+        upgrade: false,
+        h2c: false,
+        content: None,
+    };
     let (method, target) = match lines.plain() {
         Some(line) => {
             let Some((method, target, minor)) = request_line(line) else { return Read::Malformed(lines.at) };
@@ -233,6 +245,7 @@ pub(super) fn request(bytes: &[u8], cut: bool) -> Read<RequestHead> {
     request.truncated = cut;
     request.method = text(method, MAX_METHOD);
     request.content_length = head.lengths.declared();
+    request.rpc = fields.rpc(head.content);
     let target = Target::parse(method, target);
     request.path = target.path;
     request.query = target.query;
@@ -253,6 +266,22 @@ struct Fields {
     user_agent: Option<Box<str>>,
     parent: Parent,
     state: Option<Vec<u8>>,
+    /// A `connect-protocol-version` field was there.
+    connect: bool,
+    timeout_ns: Option<u64>,
+}
+
+impl Fields {
+    /// The call that the request is. What only says that it is gRPC is none: that needs HTTP/2.
+    fn rpc(&self, content: Option<Content>) -> Option<Rpc> {
+        let system = match content.map(|content| content.system) {
+            Some(RpcSystem::GrpcWeb) => RpcSystem::GrpcWeb,
+            Some(RpcSystem::Connect) => RpcSystem::Connect,
+            None if self.connect => RpcSystem::Connect,
+            None | Some(RpcSystem::Grpc) => return None,
+        };
+        Some(Rpc { system, timeout_ns: self.timeout_ns })
+    }
 }
 
 /// `traceparent` fields.
@@ -274,7 +303,22 @@ impl RequestHead {
                     fields.host = Some(text(value, MAX_AUTHORITY));
                 }
             }
-            Some(b'c') => self.lengths.line(line),
+            Some(b'c') => {
+                if let Some(value) = field(line, b"content-type") {
+                    self.content = rpc::content(value);
+                } else if field(line, b"connect-protocol-version").is_some() {
+                    fields.connect = true;
+                } else if let Some(value) = field(line, b"connect-timeout-ms") {
+                    fields.timeout_ns = rpc::connect_timeout(value);
+                } else {
+                    self.lengths.line(line);
+                }
+            }
+            Some(b'g') => {
+                if let Some(value) = field(line, b"grpc-timeout") {
+                    fields.timeout_ns = rpc::grpc_timeout(value);
+                }
+            }
             Some(b'u') => {
                 if let Some(value) = field(line, b"user-agent") {
                     fields.user_agent.get_or_insert_with(|| text(value, MAX_USER_AGENT));
@@ -317,10 +361,17 @@ pub(super) fn response(bytes: &[u8], cut: bool) -> Read<ResponseHead> {
     };
     let Some((minor, status)) = status_line(line) else { return Read::Malformed(lines.at) };
     let mut lengths = Lengths::default();
+    let (mut content, mut grpc_status) = (None, None);
     loop {
         match lines.next() {
             Line::Field(line) if matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) => {
-                lengths.line(&line);
+                match field(&line, b"content-type") {
+                    Some(value) => content = rpc::content(value),
+                    None => lengths.line(&line),
+                }
+            }
+            Line::Field(line) if matches!(line.first(), Some(b'g' | b'G')) => {
+                grpc_status = field(&line, b"grpc-status").and_then(rpc::grpc_status).or(grpc_status);
             }
             Line::Field(_) => {}
             Line::Blank => break,
@@ -330,5 +381,5 @@ pub(super) fn response(bytes: &[u8], cut: bool) -> Read<ResponseHead> {
     }
     let response =
         Response { status, version: version(minor), content_length: lengths.declared(), truncated: cut };
-    Read::Whole(ResponseHead { response, lengths }, lines.at)
+    Read::Whole(ResponseHead { response, lengths, content, status: grpc_status }, lines.at)
 }

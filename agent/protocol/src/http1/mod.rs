@@ -5,6 +5,7 @@
 //! the direction turns, or when the connection falls silent.
 
 mod body;
+mod call;
 mod detect;
 mod half;
 mod head;
@@ -50,8 +51,9 @@ pub struct Upgraded {
 
 impl Parser for Connection {
     const NAME: &'static str = "http1";
-    const MAX_STATE: usize =
-        size_of::<Self>() + 2 * (2 * half::MAX_HEAD) + 2 * pending::MAX_PENDING * size_of::<Pending>();
+    const MAX_STATE: usize = size_of::<Self>()
+        + 2 * (2 * half::MAX_HEAD + call::Call::MAX_STATE)
+        + 2 * pending::MAX_PENDING * size_of::<Pending>();
 
     fn detect(bytes: &[u8]) -> Detect {
         detect::detect(bytes)

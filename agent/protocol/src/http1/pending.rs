@@ -22,6 +22,8 @@ pub(super) struct Pending {
     pub(super) upgrade: bool,
     /// It asked for HTTP/2.
     pub(super) h2c: bool,
+    /// It is a call of gRPC-Web.
+    pub(super) call: bool,
     /// Nothing more of it will come.
     pub(super) sent: bool,
 }

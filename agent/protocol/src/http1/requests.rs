@@ -1,6 +1,7 @@
 //! The direction towards the server.
 
 use super::body::{Body, Progress, Until};
+use super::call::Call;
 use super::detect::is_token;
 use super::half::{Added, MAX_HEAD, State};
 use super::head::{self, Read, RequestHead};
@@ -140,7 +141,8 @@ impl Connection {
 
     fn request_head_done(&mut self, at: usize, head: RequestHead, sink: Sink<'_>) {
         self.request.clear_head();
-        let RequestHead { request, lengths, upgrade, h2c } = head;
+        let RequestHead { request, lengths, upgrade, h2c, content } = head;
+        self.request.call = Call::new(content, None);
         let connect = &*request.method == "CONNECT";
         let truncated = request.truncated;
         if let Some(pending) = self.queue.last_mut(self.sending) {
@@ -148,6 +150,7 @@ impl Connection {
             pending.connect = connect;
             pending.upgrade = upgrade || truncated;
             pending.h2c = h2c;
+            pending.call = self.request.call.is_some();
         }
         emit(sink, self.sending, FLOW, at, What::Head(Head::Request(request)));
         if truncated {
@@ -227,6 +230,7 @@ impl Connection {
             State::Body(Body::Unsure(..)) => self.end_request(0, State::Closed, sink),
             State::Body(_) => {
                 let body = self.request.body;
+                self.tell_request_call(0, sink);
                 self.leave_request(State::Closed);
                 emit(sink, self.sending, FLOW, 0, What::Aborted { body });
             }
@@ -245,8 +249,16 @@ impl Connection {
     /// The request is complete.
     pub(super) fn end_request(&mut self, at: usize, state: State, sink: Sink<'_>) {
         let body = self.request.body;
+        self.tell_request_call(at, sink);
         self.leave_request(state);
         emit(sink, self.sending, FLOW, at, What::End { body });
+    }
+
+    /// What was seen of a call.
+    fn tell_request_call(&mut self, at: usize, sink: Sink<'_>) {
+        if let Some(call) = self.request.call.take() {
+            emit(sink, self.sending, FLOW, at, What::Rpc(call.part()));
+        }
     }
 
     fn lose_request(&mut self, at: usize, reason: LostReason, sink: Sink<'_>) {

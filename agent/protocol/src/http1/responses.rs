@@ -1,11 +1,12 @@
 //! The direction towards the client.
 
 use super::body::{Body, Progress, Until};
+use super::call::Call;
 use super::half::{Added, MAX_HEAD, State};
 use super::head::{self, Read, ResponseHead};
 use super::pending::Pending;
 use super::{Connection, Sink, detect, emit, offset};
-use crate::message::{Flow, Head};
+use crate::message::{Flow, Head, RpcPart};
 use crate::parser::{Detect, LostReason, What};
 
 const FLOW: Flow = Flow::Response;
@@ -135,7 +136,7 @@ impl Connection {
     fn response_head_done(&mut self, at: usize, head: ResponseHead, sink: Sink<'_>) {
         self.response.clear_head();
         let Some(pending) = self.queue.front() else { return };
-        let ResponseHead { response, lengths } = head;
+        let ResponseHead { response, lengths, content, status: grpc_status } = head;
         let (status, truncated) = (response.status, response.truncated);
         let switched =
             if status == 101 { pending.upgrade } else { pending.connect && matches!(status, 200..=299) };
@@ -156,6 +157,7 @@ impl Connection {
             self.switch(pending, at, sink);
             return;
         }
+        self.response.call = Call::new(content.filter(|_| pending.call), grpc_status);
         let bodyless = pending.head || matches!(status, 204 | 304);
         if truncated {
             self.response.begin_unsure(match () {
@@ -255,10 +257,12 @@ impl Connection {
             State::Body(Body::Close | Body::Unsure(..)) => self.end_response(0, State::Closed, sink),
             _ => {
                 let body = self.response.body;
+                let part = self.response.call.as_ref().map(|call| call.part());
                 if self.response.in_message()
                     && let Some(pending) = self.queue.pop()
                     && !pending.ghost
                 {
+                    tell_call(pending, 0, part, sink);
                     emit(sink, pending.exchange, FLOW, 0, What::Aborted { body });
                 }
                 self.response.rest(State::Closed);
@@ -270,10 +274,12 @@ impl Connection {
     /// The response is complete.
     pub(super) fn end_response(&mut self, at: usize, state: State, sink: Sink<'_>) {
         let body = self.response.body;
+        let part = self.response.call.as_ref().map(|call| call.part());
         self.response.rest(state);
         if let Some(pending) = self.queue.pop()
             && !pending.ghost
         {
+            tell_call(pending, at, part, sink);
             emit(sink, pending.exchange, FLOW, at, What::End { body });
         }
     }
@@ -295,6 +301,14 @@ impl Connection {
         }
         self.response.rest(State::Lost);
         self.doubt = true;
+    }
+}
+
+/// What was seen of a call. Without a status it was not seen to its end.
+fn tell_call(pending: Pending, at: usize, part: Option<RpcPart>, sink: Sink<'_>) {
+    if let Some(part) = part {
+        let part = RpcPart { truncated: part.truncated || part.status.is_none(), ..part };
+        emit(sink, pending.exchange, FLOW, at, What::Rpc(part));
     }
 }
 

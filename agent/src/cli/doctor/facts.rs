@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
+use crate::instrument::{Coverages, Gap};
 use crate::kernel::fault::Faults;
 use crate::kernel::hazard::{FEATURES, Hazards, Lockdown, Row, lockdown};
 use crate::kernel::host::Host;
@@ -11,6 +12,7 @@ use crate::kernel::object;
 use crate::kernel::offsets::{cost_of_missing, is_essential};
 use crate::kernel::plane::{self, COMPANIONS, Plane, SOCK_COMPANIONS};
 use crate::kernel::privilege::{self, PidView};
+use crate::process::{Naming, Proc, listing};
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub(super) struct Facts {
     pub(super) io_uring_disabled: Option<i64>,
     /// Limit of locked memory in bytes; none if unlimited or unknown.
     pub(super) memlock: Option<u64>,
+    /// What is not read of processes that run now, and of which; none if they cannot be listed.
+    pub(super) not_covered: Option<BTreeMap<Gap, Vec<String>>>,
 }
 
 /// What the kernel's types tell.
@@ -134,8 +138,27 @@ impl Facts {
             bpf_stats: number("/proc/sys/kernel/bpf_stats_enabled"),
             io_uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
             memlock: text("/proc/self/limits").as_deref().and_then(memlock),
+            not_covered: None,
         }
     }
+
+    /// With what is not covered of each process.
+    pub(super) fn and_processes(self) -> Self {
+        Self { not_covered: not_covered(), ..self }
+    }
+}
+
+/// Looks at every process that may be looked at, but this one.
+fn not_covered() -> Option<BTreeMap<Gap, Vec<String>>> {
+    let rows = listing(&Proc::default(), Naming::default()).ok()?;
+    let mut coverages = Coverages::default();
+    let mut found: BTreeMap<Gap, Vec<String>> = BTreeMap::new();
+    for row in rows.into_iter().filter(|row| row.traceable && row.pid != std::process::id()) {
+        for gap in coverages.of(row.pid).not_covered {
+            found.entry(gap).or_default().push(format!("{} ({})", row.program, row.pid));
+        }
+    }
+    Some(found)
 }
 
 fn text(path: &str) -> Option<String> {

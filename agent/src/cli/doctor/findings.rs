@@ -78,7 +78,35 @@ pub(super) fn judge(facts: &Facts) -> Report {
     planes(&mut report, facts, possible);
     hazards(&mut report, facts);
     settings(&mut report, facts);
+    coverage(&mut report, facts);
     report
+}
+
+/// What is not read of programs that run now. Keys may come more than once: each sentence has a finding.
+fn coverage(report: &mut Report, facts: &Facts) {
+    const FEW: usize = 4;
+    const MOST: usize = 32;
+    let Some(gaps) = &facts.not_covered else { return };
+    if gaps.is_empty() {
+        report.ok(
+            "coverage",
+            "No process that may be looked at here uses HTTP/3, or TLS in a way that is not covered.",
+        );
+    }
+    for (gap, who) in gaps.iter().take(MOST) {
+        let mut listed = who.iter().take(FEW).cloned().collect::<Vec<_>>().join(", ");
+        if who.len() > FEW {
+            listed.push_str(&format!(" and {} more", who.len() - FEW));
+        }
+        report.limited(gap.key, format!("{} Seen in {listed}.", gap.sentence), gap.todo);
+    }
+    if gaps.len() > MOST {
+        report.limited(
+            "coverage",
+            format!("{} more such sentences are left out.", gaps.len() - MOST),
+            "See spanwise ps.",
+        );
+    }
 }
 
 fn machine(report: &mut Report, facts: &Facts) -> bool {

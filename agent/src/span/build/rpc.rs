@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use spanwise_protocol::message::{Rpc, RpcPart, RpcSystem};
 
-use super::{Attributes, Exchange, Side, Text, Value, key, unanswered};
+use super::{Attributes, Exchange, Outcome, Side, Text, Value, key, unanswered};
 
 /// Longest name of a method that is believed.
 const LONGEST: usize = 200;
@@ -21,7 +21,8 @@ pub(super) fn describe(
     call: Rpc,
     old_names: bool,
 ) -> (Cow<'static, str>, Option<Text>) {
-    let system = system(call.system);
+    // gRPC-Web is gRPC by another transport. Others do not come here.
+    let system = "grpc";
     attributes.text(key::RPC_SYSTEM_NAME, system);
     let seen = exchange.rpc.as_deref().copied().unwrap_or_default();
     let status = seen.response.status;
@@ -53,14 +54,15 @@ pub(super) fn describe(
     part(attributes, seen.request, key::RPC_REQUEST_MESSAGES, key::RPC_REQUEST_SIZE);
     part(attributes, seen.response, key::RPC_RESPONSE_MESSAGES, key::RPC_RESPONSE_SIZE);
     attributes.seen(exchange);
-    (name, error(exchange, status, http))
-}
-
-const fn system(system: RpcSystem) -> &'static str {
-    match system {
-        RpcSystem::Grpc | RpcSystem::GrpcWeb => "grpc",
-        RpcSystem::Connect => "connectrpc",
+    // The status of gRPC-Web stands at the end of the body, which need not have been captured.
+    if call.system == RpcSystem::GrpcWeb
+        && status.is_none()
+        && http == 200
+        && exchange.outcome == Outcome::Complete
+    {
+        attributes.text(key::INCOMPLETE, "rpc_status");
     }
+    (name, error(exchange, status, http))
 }
 
 /// Writes the method; gives it if it is one.

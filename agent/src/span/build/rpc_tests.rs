@@ -128,3 +128,36 @@ fn old_names_are_written_when_asked_for() {
         assert!(lines.contains(&line.to_owned()), "{line} in {lines:?}");
     }
 }
+
+#[test]
+fn grpc_web_is_grpc_and_says_when_its_status_was_not_seen() {
+    let web = |status, http| {
+        call(Side::Client, status, |exchange| {
+            exchange.request.version = Version::Http11;
+            exchange.request.rpc = Some(Rpc { system: RpcSystem::GrpcWeb, timeout_ns: None });
+            exchange.response = Some(Response { status: http, ..Response::default() });
+        })
+    };
+    let span = web(Some(5), 200);
+    assert_eq!((span.name.as_ref(), text(&span, key::INCOMPLETE)), ("shop.v1.Orders/Place", None));
+    assert_eq!(text(&span, key::RPC_SYSTEM_NAME).as_deref(), Some("grpc"));
+    assert_eq!(outcome(&span), (Status::Error, Some("NOT_FOUND".into()), Some("NOT_FOUND".into())));
+    let unknown = web(None, 200);
+    assert_eq!(text(&unknown, key::INCOMPLETE).as_deref(), Some("rpc_status"));
+    assert_eq!(outcome(&unknown), (Status::Unset, None, None));
+    // What a proxy refuses is no call that lost its status.
+    let refused = web(None, 503);
+    assert_eq!((text(&refused, key::INCOMPLETE), outcome(&refused).1.as_deref()), (None, Some("503")));
+}
+
+#[test]
+fn connect_is_http() {
+    let span = call(Side::Server, None, |exchange| {
+        exchange.request.rpc = Some(Rpc { system: RpcSystem::Connect, timeout_ns: None });
+        exchange.rpc = None;
+        exchange.response = Some(Response { status: 404, ..Response::default() });
+    });
+    assert_eq!((span.name.as_ref(), text(&span, key::RPC_SYSTEM_NAME)), ("POST", None));
+    assert_eq!(text(&span, key::URL_PATH).as_deref(), Some("/shop.v1.Orders/Place"));
+    assert_eq!(span.status, Status::Unset, "404 is not the server's fault");
+}

@@ -2,6 +2,7 @@
 
 use super::super::facts::BtfFacts;
 use super::*;
+use crate::instrument::Gap;
 
 /// Spoils one thing.
 type Damage = fn(&mut Facts);
@@ -22,6 +23,7 @@ fn good() -> Facts {
         unprivileged_bpf_disabled: Some(2),
         io_uring_disabled: Some(0),
         memlock: None,
+        not_covered: Some(BTreeMap::new()),
     }
 }
 
@@ -129,4 +131,30 @@ fn hazards_are_listed_and_forbid_nothing_else() {
         assert_eq!(status(&report, feature.key()), Some(Status::Refused));
     }
     assert_eq!(report.best_plane, Some(Plane::Sock));
+}
+
+#[test]
+fn what_is_not_covered_is_said_with_those_it_is_about() {
+    let gap = |n: usize| Gap { key: "tls.inside", sentence: format!("File {n} is not read."), todo: "Do." };
+    let who = |n: usize| (0..n).map(|pid| format!("app ({pid})")).collect::<Vec<_>>();
+    assert_eq!(status(&judge(&good()), "coverage"), Some(Status::Ok));
+    let report = judge(&Facts { not_covered: Some(BTreeMap::from([(gap(0), who(6))])), ..good() });
+    let finding = report.findings.iter().find(|f| f.key == "tls.inside").unwrap();
+    assert_eq!(
+        (finding.status, finding.sentence.as_str(), finding.todo.as_deref()),
+        (
+            Status::Limited,
+            "File 0 is not read. Seen in app (0), app (1), app (2), app (3) and 2 more.",
+            Some("Do.")
+        )
+    );
+    assert_eq!(status(&report, "coverage"), None);
+    assert_eq!(report.best_plane, Some(Plane::Sock));
+    let many = (0..40).map(|n| (gap(n), who(1))).collect();
+    let report = judge(&Facts { not_covered: Some(many), ..good() });
+    assert_eq!(report.findings.iter().filter(|f| f.key == "tls.inside").count(), 32);
+    let rest = report.findings.iter().find(|f| f.key == "coverage").unwrap();
+    assert!(rest.sentence.starts_with("8 more"));
+    // Where processes cannot be listed nothing is said of them.
+    assert_eq!(status(&judge(&Facts { not_covered: None, ..good() }), "coverage"), None);
 }
