@@ -117,23 +117,53 @@ pub fn transfer(t: &Transfer, call: Option<Call>) -> Option<()> {
             None => Call::NOTHING,
         };
     }
-    tell_transfer();
+    // One after the other and not each within the last: Linux before 6.13 has 512 bytes of stack for all calls under way.
+    let ready = tell_transfer();
+    if t.bits & proc::RUSTLS != 0 && t.moved != 0 {
+        tls::wire::rustls_moved();
+    }
+    if ready & ANSWERS != 0 {
+        routes::route_of_transfer();
+    }
+    if ready & READY != 0 {
+        send_record();
+    }
     Some(())
 }
 
-/// The same for the transfer and the call in the scratch. A global function: the verifier looks at it once, and not for every way
-/// to it.
+/// Bits of what [`tell_transfer`] returns: a record stands in the scratch; it may be the beginning of an answer that has a route.
+const READY: u32 = 1;
+const ANSWERS: u32 = 2;
+
+/// Puts the record in the scratch into the ring. A global function, as the next.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn send_record() -> u32 {
+    let (Some(scratch), Some(counters)) = (SCRATCH.get_ptr_mut(0), counters()) else { return 0 };
+    // SAFETY: per-CPU scratch; the mask keeps the size within it.
+    unsafe {
+        let captured = (*scratch).data.captured;
+        let size = masked((*scratch).data.header.size, 2 * MAX_PAYLOAD as u32 - 1);
+        if output_data(scratch.cast(), size, counters) {
+            counters[count::BYTES_SHIPPED as usize] += u64::from(captured);
+        }
+    }
+    1
+}
+
+/// Accounts for the transfer in the scratch and puts its record together. A global function: the verifier looks at it once, and not for
+/// every way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell_transfer() -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // In place: a copy would take too much of the stack. Nothing here writes to it.
     // SAFETY: per-CPU scratch.
-    u32::from(tell(unsafe { &(*scratch).transfer }).is_some())
+    tell(unsafe { &(*scratch).transfer }).unwrap_or(0)
 }
 
 #[inline(always)]
-fn tell(t: &Transfer) -> Option<()> {
+fn tell(t: &Transfer) -> Option<u32> {
     let counters = counters()?;
     counters[count::SEEN as usize] += 1;
     counters[count::BYTES as usize] += u64::from(t.moved);
@@ -146,9 +176,6 @@ fn tell(t: &Transfer) -> Option<()> {
     }
     if t.bits & proc::TLS != 0 && t.moved != 0 {
         tls::records::inside_library();
-    }
-    if t.bits & proc::RUSTLS != 0 && t.moved != 0 {
-        tls::wire::rustls_moved();
     }
     let starts = state.last != t.direction.0;
     if starts {
@@ -191,9 +218,10 @@ fn tell(t: &Transfer) -> Option<()> {
     let unseen = t.direction == Direction::RECV && before != 0 && t.moved != 0 && seq != before;
     if state.verdict == verdict::HTTP2 && t.moved != 0 {
         let bits = u32::from(starts) | u32::from(unseen) << 1;
-        return (frames::ship_transfer(seq, bits) != 0).then_some(());
+        frames::ship_transfer(seq, bits);
+        return None;
     }
-    ship(t, state, seq, starts, unseen, counters)
+    prepare(t, state, seq, starts, unseen, counters)
 }
 
 /// Sequence number of the transfer's first byte.
@@ -216,15 +244,16 @@ fn sequence(t: &Transfer, state: &mut State) -> u32 {
     }
 }
 
+/// Puts the record together.
 #[inline(always)]
-fn ship(
+fn prepare(
     t: &Transfer,
     state: &mut State,
     seq: u32,
     starts: bool,
     unseen: bool,
     counters: &mut Counters,
-) -> Option<()> {
+) -> Option<u32> {
     // SAFETY: per-CPU scratch.
     let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
     let budget = if t.direction == Direction::SEND { state.budget_send } else { state.budget_recv };
@@ -276,15 +305,8 @@ fn ship(
     data.plane = t.plane;
     data.pad = 0;
     state.burst = state.burst.saturating_add(t.moved);
-    if t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND {
-        routes::route_of_transfer(captured, seq);
-    }
-    let size = masked(size, 2 * MAX_PAYLOAD as u32 - 1);
-    // SAFETY: the mask keeps the size within the scratch.
-    if unsafe { output_data((scratch as *const crate::maps::Scratch).cast(), size, counters) } {
-        counters[count::BYTES_SHIPPED as usize] += u64::from(captured);
-    }
-    Some(())
+    let answers = t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND;
+    Some(READY | if answers { ANSWERS } else { 0 })
 }
 
 /// A connection that begins with the preface of HTTP/2 ships frames from there on: user space would say so too late, and what

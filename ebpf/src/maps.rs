@@ -60,6 +60,25 @@ pub struct Scratch {
     pub call: Call,
     /// Where its bytes are.
     pub place: Place,
+    /// State of the walk over the records of rustls in it.
+    pub passing: Passing,
+}
+
+/// A walk over the TLS records of a transfer.
+#[repr(C)]
+pub struct Passing {
+    /// Address of the next byte.
+    pub address: u64,
+    /// Address of the scatter/gather list, zero if there is none.
+    pub list: u64,
+    /// Position of the transfer's first byte.
+    pub first: u32,
+    /// Bytes left of the piece.
+    pub together: u32,
+    /// Bytes of the transfer that are done.
+    pub done: u32,
+    /// The next piece.
+    pub piece: u32,
 }
 
 /// A walk over the frames of a transfer.

@@ -33,15 +33,21 @@ fn is_answer(first: u64) -> bool {
     first & LOOKED_AT == ANSWER
 }
 
-/// The transfer in the scratch was sent by a program with routes; so much of it was captured, and this is its position. A global
-/// function: the verifier looks at it once.
+/// The transfer in the scratch, whose record is ready there, was sent by a program with routes. A global function: the verifier looks
+/// at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn route_of_transfer(captured: u32, seq: u32) -> u32 {
+pub extern "C" fn route_of_transfer() -> u32 {
     let Some(scratch) = SCRATCH.get_ptr(0) else { return 0 };
     // SAFETY: per-CPU scratch.
-    let (first, call, t) = unsafe {
-        ((&raw const (*scratch).payload).cast::<u64>().read(), &(*scratch).call, &(*scratch).transfer)
+    let (first, call, t, captured, seq) = unsafe {
+        (
+            (&raw const (*scratch).payload).cast::<u64>().read(),
+            &(*scratch).call,
+            &(*scratch).transfer,
+            (*scratch).data.captured,
+            (*scratch).data.seq,
+        )
     };
     if captured < SHORTEST || !is_answer(first) || !call.is_transfer() {
         return 0;

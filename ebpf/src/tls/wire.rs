@@ -11,7 +11,7 @@ use super::records;
 use super::rustls::rustls_passed;
 use crate::conn::Stream;
 use crate::emit::Transfer;
-use crate::maps::SCRATCH;
+use crate::maps::{Passing, SCRATCH};
 use crate::read::word;
 use crate::user::{Call, nr};
 
@@ -29,8 +29,8 @@ const STEPS: u32 = 8;
 pub extern "C" fn rustls_moved() -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: per-CPU scratch.
-    let (t, call) = unsafe { ((*scratch).transfer, (*scratch).call) };
-    u32::from(records(&t, &call).is_some())
+    let (t, call) = unsafe { (&(*scratch).transfer, &(*scratch).call) };
+    u32::from(records(t, call).is_some())
 }
 
 #[inline(always)]
@@ -61,34 +61,64 @@ fn records(t: &Transfer, call: &Call) -> Option<()> {
             }
         }
     }
-    let list = segments(call);
-    let mut piece = 1u32;
-    let mut step = 0u32;
-    while step < STEPS && done < t.moved {
-        step += 1;
-        if together == 0 {
-            // The next piece of a list.
-            let at = list? + u64::from(piece) * 16;
-            piece += 1;
-            address = word(at)?;
-            let len = word(at + 8)?;
-            let left = t.moved - done;
-            together = if len < u64::from(left) { len as u32 } else { left };
-            continue;
+    // SAFETY: per-CPU scratch.
+    let passing = unsafe { &raw mut (*SCRATCH.get_ptr_mut(0)?).passing };
+    let list = segments(call).unwrap_or(0);
+    // SAFETY: `passing` points into this CPU's scratch.
+    unsafe { passing.write(Passing { address, list, first, together, done, piece: 1 }) };
+    rustls_pass();
+    Some(())
+}
+
+/// All steps. On its own, so that the verifier looks at what follows once and not for each step that may be the last.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rustls_pass() -> u32 {
+    for _ in 0..STEPS {
+        if rustls_step() == 0 {
+            return 0;
         }
-        let begin = first.wrapping_add(done);
-        let whole = rustls_record(address, together, begin);
-        let end = begin.wrapping_add(whole);
-        if !send && whole != 0 && (whole > together || done + whole >= t.moved) {
-            let _ = BOUNDARIES.insert(&t.key, &end, 0);
-        }
-        if whole == 0 || whole > together {
+    }
+    1
+}
+
+/// One record or piece of the transfer in the scratch. Zero at the end. A global function: the verifier looks at one step.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rustls_step() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let (t, passing) = unsafe { (&(*scratch).transfer, &mut (*scratch).passing) };
+    u32::from(step(t, passing).is_some())
+}
+
+#[inline(always)]
+fn step(t: &Transfer, passing: &mut Passing) -> Option<()> {
+    let left = t.moved.checked_sub(passing.done).filter(|left| *left != 0)?;
+    if passing.together == 0 {
+        if passing.list == 0 {
             return None;
         }
-        done += whole;
-        address += u64::from(whole);
-        together -= whole;
+        // The next piece of a list.
+        let at = passing.list + u64::from(passing.piece) * 16;
+        passing.piece += 1;
+        passing.address = word(at)?;
+        let len = word(at + 8)?;
+        passing.together = if len < u64::from(left) { len as u32 } else { left };
+        return Some(());
     }
+    let begin = passing.first.wrapping_add(passing.done);
+    let together = passing.together;
+    let whole = rustls_record(passing.address, together, begin);
+    if t.direction != Direction::SEND && whole != 0 && (whole > together || whole >= left) {
+        let _ = BOUNDARIES.insert(&t.key, &begin.wrapping_add(whole), 0);
+    }
+    if whole == 0 || whole > together {
+        return None;
+    }
+    passing.done += whole;
+    passing.address += u64::from(whole);
+    passing.together = together - whole;
     Some(())
 }
 
