@@ -10,22 +10,20 @@ use aya_ebpf::programs::ProbeContext;
 use spanwise_common::config::proc;
 use spanwise_common::conn::{known, verdict};
 use spanwise_common::counters as count;
-use spanwise_common::event::{Direction, library};
+use spanwise_common::event::library;
 use spanwise_common::golang::Tls;
 use spanwise_common::place::Place;
-use spanwise_common::tls::call;
 
 use super::conn::below;
 use super::maps::GO_TLS;
 use super::routes;
 use crate::conn::probed_seqs;
 use crate::emit::counters;
-use crate::golang;
 use crate::maps::CONNS;
 use crate::read::{user_bytes, word};
-use crate::tls::maps::{LibraryCall, Object};
+use crate::tls::maps::Object;
 use crate::tls::object::{self, bit};
-use crate::tls::plain;
+use crate::tls::plain::{RECEIVED, by, chunk_of};
 use crate::uprobe::hit;
 
 /// Type of records with data of the application.
@@ -85,7 +83,7 @@ fn encrypts(ctx: &ProbeContext) -> Option<()> {
     if bits & proc::ROUTES != 0 && object.verdict != verdict::IGNORE {
         routes::of_plaintext(buffer, pointer, object.id, object.sent, bits);
     }
-    plain::chunk(object, &call(pointer, buffer), moved, Direction::SEND, id, golang::task(bits))
+    ship(pointer, 0, buffer, moved, bits)
 }
 
 /// Bytes that encrypting adds between a record's header and its end, if that is certain.
@@ -126,7 +124,7 @@ fn decrypted(ctx: &ProbeContext) -> Option<()> {
         object.records = 1;
         object.bits |= bit::NEXT;
     }
-    plain::chunk(object, &call(pointer, buffer), moved as u32, Direction::RECV, id, golang::task(bits))
+    ship(pointer, RECEIVED, buffer, moved as u32, bits)
 }
 
 /// What is known of a `tls.Conn`, and the sock below it.
@@ -159,16 +157,9 @@ fn object_of(id: u64, pointer: u64, layout: &Tls) -> Option<(&'static mut Object
 }
 
 #[inline(always)]
-fn call(pointer: u64, buffer: u64) -> LibraryCall {
-    LibraryCall {
-        object: pointer,
-        buffer,
-        count: 0,
-        sp: 0,
-        // SAFETY: no arguments.
-        at_ns: unsafe { bpf_ktime_get_boot_ns() },
-        own: u16::from(library::GO) << call::LIBRARY_SHIFT,
-        live: 0,
-        pad: 0,
-    }
+fn ship(pointer: u64, how: u64, buffer: u64, moved: u32, bits: u32) -> Option<()> {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    chunk_of(pointer, by(library::GO, bits) | how, buffer, moved, now);
+    Some(())
 }

@@ -1,15 +1,17 @@
 //! From a chunk of plaintext to a record: position, name, budget, ring.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spanwise_common::conn::verdict;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Direction, Kind, Plain, Task, flags};
 use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD, TAIL};
 use spanwise_common::tls::call;
 
-use super::maps::{LibraryCall, Object};
+use super::maps::{Address, LibraryCall, OBJECTS, Object};
 use super::object::{self, bit};
 use crate::emit::{counters, header};
+use crate::golang;
 use crate::maps::EVENTS;
 use crate::read::{masked, user_bytes, word};
 
@@ -100,6 +102,38 @@ pub fn chunk(
     };
     counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
     Some(())
+}
+
+/// How [`chunk_of`] ships: the key of the object is a connection's; the chunk came in; its bytes are not read.
+pub const OF_CONNECTION: u64 = 1;
+/// See above.
+pub const RECEIVED: u64 = 2;
+/// See above.
+pub const UNREAD: u64 = 4;
+
+/// The library, and the bits of a process whose goroutines are told, in the same word.
+#[inline(always)]
+pub fn by(library: u8, bits: u32) -> u64 {
+    u64::from(library) << 8 | u64::from(bits) << 32
+}
+
+/// The same for the object with this key. A global function: the verifier looks at it once, and not for every way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn chunk_of(pointer: u64, how: u64, buffer: u64, moved: u32, at_ns: u64) -> u32 {
+    let id = bpf_get_current_pid_tgid();
+    let address = Address { pointer, tgid: (id >> 32) as u32, pad: (how & OF_CONNECTION) as u32 };
+    let Some(object) = OBJECTS.get_ptr_mut(&address) else { return 0 };
+    let mut own = ((how >> 8) as u16 & 0xff) << call::LIBRARY_SHIFT;
+    if how & UNREAD != 0 {
+        own |= call::NO_BUFFER;
+    }
+    let call = LibraryCall { object: 0, buffer, count: 0, sp: 0, at_ns, own, live: 0, pad: 0 };
+    let direction = if how & RECEIVED != 0 { Direction::RECV } else { Direction::SEND };
+    let task = golang::task((how >> 32) as u32);
+    // SAFETY: map values stay valid while the program runs.
+    let _ = chunk(unsafe { &mut *object }, &call, moved, direction, id, task);
+    0
 }
 
 /// Bytes of most chunks are fewer.

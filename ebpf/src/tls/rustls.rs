@@ -8,21 +8,18 @@
 //! socket, or the other way round. It stays so while the numbers of its records go on without a gap: another one at the same
 //! address begins with zero. Rust lays out structs as it likes, so what is read of them must agree with the length of the record.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use spanwise_common::config::proc;
 use spanwise_common::conn::known;
 use spanwise_common::counters as count;
-use spanwise_common::event::{Direction, Join, Kind, Task, flags, library};
-use spanwise_common::tls::call;
+use spanwise_common::event::{Direction, Join, Kind, flags, library};
 
-use super::maps::{
-    Address, CIPHERS, CRYPTING, Cipher, Crypting, LibraryCall, OBJECTS, Object, TAGS, Tag, Tagged,
-};
+use super::maps::{Address, CIPHERS, CRYPTING, Cipher, Crypting, OBJECTS, Object, TAGS, Tag, Tagged};
 use super::object::{self, bit};
-use super::{plain, wire};
+use super::plain::{OF_CONNECTION, RECEIVED, UNREAD, by, chunk_of};
+use super::wire;
 use crate::conn::Stream;
 use crate::emit::{Transfer, counters, header, output_plain};
 use crate::maps::{CONNS, PROCS, SCRATCH};
@@ -167,7 +164,7 @@ fn cipher_of(address: &Address, number: u64) -> Option<&'static mut Cipher> {
 /// Key of the object that stands for a connection.
 #[inline(always)]
 fn of_connection(id: u64, key: u64) -> Address {
-    Address { pointer: key, tgid: (id >> 32) as u32, pad: 1 }
+    Address { pointer: key, tgid: (id >> 32) as u32, pad: OF_CONNECTION as u32 }
 }
 
 /// The plaintext of a record before it is encrypted.
@@ -322,56 +319,58 @@ fn unread(about: u64) {
     }
 }
 
-/// How a chunk is shipped: the key of its object is a connection's; it came in; its bytes are not read.
-const OF_CONNECTION: u32 = 1;
-const RECEIVED: u32 = 2;
-const UNREAD: u32 = 4;
-
 /// Ships plaintext, piece by piece.
 #[inline(always)]
 fn ship(object: &Address, plaintext: &Outgoing, at_ns: u64) -> Option<()> {
-    let (pointer, how) = (object.pointer, object.pad);
-    if plaintext.pieces == 0 {
-        rustls_chunk(pointer, how, plaintext.from, plaintext.len as u32, at_ns);
-        return Some(());
+    if plaintext.skip >> 32 != 0 {
+        return None;
     }
-    let (mut left, mut skip) = (plaintext.len, plaintext.skip);
-    let mut index = 0;
-    while index < PIECES && index < plaintext.pieces && left != 0 {
-        let piece = plaintext.from + index * 16;
-        let (Some(at), Some(len)) = (word(piece), word(piece + 8)) else { break };
-        index += 1;
-        if skip >= len {
-            skip -= len;
-            continue;
-        }
-        let here = if len - skip < left { len - skip } else { left };
-        rustls_chunk(pointer, how, at + skip, here as u32, at_ns);
-        skip = 0;
-        left -= here;
-    }
-    if left != 0 {
-        rustls_chunk(pointer, how | UNREAD, 0, left as u32, at_ns);
-    }
+    let how = by(library::RUSTLS, 0) | u64::from(object.pad);
+    rustls_ship(
+        object.pointer,
+        how | plaintext.pieces << 32,
+        plaintext.from,
+        plaintext.len | plaintext.skip << 32,
+        at_ns,
+    );
     Some(())
 }
 
-/// One chunk of the object with this key, sent or received. A global function too.
+/// The same: above `how` is the number of pieces, above `len` how many bytes of them are left out. A global function: the verifier looks at
+/// it once, and not for every way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn rustls_chunk(pointer: u64, how: u32, buffer: u64, moved: u32, at_ns: u64) -> u32 {
-    let id = bpf_get_current_pid_tgid();
-    let address = Address { pointer, tgid: (id >> 32) as u32, pad: how & OF_CONNECTION };
-    let Some(object) = OBJECTS.get_ptr_mut(&address) else { return 0 };
-    let mut own = u16::from(library::RUSTLS) << call::LIBRARY_SHIFT;
-    if how & UNREAD != 0 {
-        own |= call::NO_BUFFER;
+pub extern "C" fn rustls_ship(pointer: u64, how: u64, from: u64, len: u64, at_ns: u64) -> u32 {
+    let (pieces, how) = (how >> 32, how & 0xffff_ffff);
+    if pieces == 0 {
+        chunk_of(pointer, how, from, len as u32, at_ns);
+        return 0;
     }
-    let call = LibraryCall { object: 0, buffer, count: 0, sp: 0, at_ns, own, live: 0, pad: 0 };
-    let direction = if how & RECEIVED != 0 { Direction::RECV } else { Direction::SEND };
-    // SAFETY: map values stay valid while the program runs.
-    let _ = plain::chunk(unsafe { &mut *object }, &call, moved, direction, id, Task::default());
+    let mut rest = len;
+    let mut index = 0;
+    while index < PIECES && index < pieces && rest as u32 != 0 {
+        rest = rustls_piece(pointer, how, from + index * 16, rest, at_ns);
+        index += 1;
+    }
+    if rest as u32 != 0 {
+        chunk_of(pointer, how | UNREAD, 0, rest as u32, at_ns);
+    }
     0
+}
+
+/// One piece: of `rest`, the lower half is how many bytes are left of the plaintext, the upper how many are left out before. Returns the
+/// rest behind it. A global function too: the verifier looks at one piece.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rustls_piece(pointer: u64, how: u64, piece: u64, rest: u64, at_ns: u64) -> u64 {
+    let (left, skip) = (rest & 0xffff_ffff, rest >> 32);
+    let (Some(at), Some(len)) = (word(piece), word(piece + 8)) else { return left };
+    if skip >= len {
+        return left | (skip - len) << 32;
+    }
+    let here = if len - skip < left { len - skip } else { left };
+    chunk_of(pointer, how, at + skip, here as u32, at_ns);
+    left - here
 }
 
 /// What was seen of the connection's beginning is known of its object too.
@@ -430,7 +429,8 @@ fn decrypted(ctx: &ProbeContext) -> Option<()> {
         object.records = 1;
         object.bits |= bit::NEXT;
     }
-    rustls_chunk(of.pointer, of.pad | RECEIVED, buffer, len as u32, under_way.at_ns);
+    let how = by(library::RUSTLS, 0) | u64::from(of.pad) | RECEIVED;
+    chunk_of(of.pointer, how, buffer, len as u32, under_way.at_ns);
     Some(())
 }
 

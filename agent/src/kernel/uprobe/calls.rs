@@ -4,13 +4,14 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use aya_obj::generated::bpf_insn;
+use aya_obj::generated::{bpf_func_info, bpf_insn};
 
 use super::Point;
 
 const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
+const BTF_LOAD: libc::c_int = 18;
 const LINK_CREATE: libc::c_int = 28;
 const KPROBE: u32 = 2;
 const PERF_EVENT: u32 = 41;
@@ -58,6 +59,17 @@ fn attributes(words: &[(usize, u32)], addresses: &[(usize, u64)]) -> Attributes 
     all
 }
 
+/// Loads the type information of an object.
+pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+    bpf_fd(BTF_LOAD, &attributes(&[(4, types.len() as u32)], &[(0, types.as_ptr() as u64)]))
+}
+
+/// Which function of a program is of which type: with it the verifier looks at a global function once, and without at every call of it.
+pub(super) struct Functions<'a> {
+    pub(super) types: &'a OwnedFd,
+    pub(super) list: &'a [bpf_func_info],
+}
+
 /// Loads a program. The error comes with the end of the verifier's log.
 pub(super) fn load(
     name: &str,
@@ -65,6 +77,7 @@ pub(super) fn load(
     licence: &CStr,
     sleeps: bool,
     multi: bool,
+    functions: Option<&Functions<'_>>,
 ) -> Result<OwnedFd, (io::Error, String)> {
     let mut short = [0_u8; 16];
     for (to, from) in short.iter_mut().zip(name.bytes().take(15)) {
@@ -82,6 +95,20 @@ pub(super) fn load(
             ],
             &[(2, code.as_ptr() as u64), (4, licence.as_ptr() as u64)],
         );
+        if let Some(functions) = functions {
+            let list = functions.list.as_ptr() as u64;
+            for (at, word) in [
+                (18, functions.types.as_raw_fd() as u32),
+                (19, size_of::<bpf_func_info>() as u32),
+                (20, list as u32),
+                (21, (list >> 32) as u32),
+                (22, functions.list.len() as u32),
+            ] {
+                if let Some(place) = all.get_mut(at) {
+                    *place = word;
+                }
+            }
+        }
         if !log.is_empty() {
             for (at, half) in
                 [(8, log.as_mut_ptr() as u64 as u32), (9, (log.as_mut_ptr() as u64 >> 32) as u32)]
@@ -165,7 +192,7 @@ fn has_multi() -> bool {
         off: 0,
         imm: 0,
     });
-    let Ok(program) = load("trial", &code, c"GPL", false, true) else { return false };
+    let Ok(program) = load("trial", &code, c"GPL", false, true, None) else { return false };
     let point = Point { offset: 0, cookie: 0 };
     matches!(multi(&program, "/\0", &[point], false), Err(error) if error.raw_os_error() == Some(libc::EBADF))
 }

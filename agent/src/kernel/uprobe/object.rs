@@ -33,10 +33,20 @@ pub(super) fn maps(ebpf: &Ebpf) -> io::Result<HashMap<String, OwnedFd>> {
     Ok(all)
 }
 
-/// The object with all references to maps and functions filled in.
-pub(super) fn linked(maps: &HashMap<String, OwnedFd>) -> Result<Object, String> {
+/// The object with all references to maps and functions filled in, and its types, if the kernel takes them.
+pub(super) struct Linked {
+    object: Object,
+    types: Option<OwnedFd>,
+}
+
+/// Makes it.
+pub(super) fn linked(maps: &HashMap<String, OwnedFd>) -> Result<Linked, String> {
     let mut object =
         Object::parse(bytes()).map_err(|error| format!("the BPF object cannot be read ({error})"))?;
+    let types = aya::features()
+        .btf()
+        .and_then(|features| object.fixup_and_sanitize_btf(features).ok().flatten())
+        .and_then(|types| calls::load_types(&types.to_bytes()).ok());
     if let Some(name) = object.maps.keys().find(|name| !maps.contains_key(*name)) {
         return Err(format!("map {name} cannot be opened"));
     }
@@ -46,11 +56,12 @@ pub(super) fn linked(maps: &HashMap<String, OwnedFd>) -> Result<Object, String> 
         known.iter().filter_map(|(name, map)| Some((name.as_str(), maps.get(name)?.as_raw_fd(), map)));
     object.relocate_maps(places, &text).map_err(|error| error.to_string())?;
     object.relocate_calls(&text).map_err(|error| error.to_string())?;
-    Ok(object)
+    Ok(Linked { object, types })
 }
 
 /// Loads one program.
-pub(super) fn load(object: &Object, name: &'static str, multi: bool) -> Result<OwnedFd, String> {
+pub(super) fn load(linked: &Linked, name: &'static str, multi: bool) -> Result<OwnedFd, String> {
+    let object = &linked.object;
     let program = object.programs.get(name).ok_or("the BPF object has no such program")?;
     let sleeps = match program.section {
         ProgramSection::UProbe { sleepable } => sleepable,
@@ -58,6 +69,13 @@ pub(super) fn load(object: &Object, name: &'static str, multi: bool) -> Result<O
     };
     let function =
         object.functions.get(&program.function_key()).ok_or("the BPF object has no code for it")?;
-    calls::load(name, &function.instructions, &program.license, sleeps, multi)
+    let functions =
+        linked.types.as_ref().map(|types| calls::Functions { types, list: &function.func_info.func_info });
+    let functions = functions.filter(|functions| !functions.list.is_empty());
+    let load =
+        |functions| calls::load(name, &function.instructions, &program.license, sleeps, multi, functions);
+    // A kernel that does not like the types may like the code.
+    load(functions.as_ref())
+        .or_else(|refusal| if functions.is_some() { load(None) } else { Err(refusal) })
         .map_err(|(error, log)| format!("the kernel refuses it ({error}) {log}").trim_end().to_owned())
 }
