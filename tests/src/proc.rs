@@ -74,7 +74,10 @@ impl Proc {
     pub fn wait_line(&mut self, word: &str, limit: Duration) -> Result<String> {
         let start = Instant::now();
         loop {
-            if let Some(line) = self.stdout().lines().find(|line| line.starts_with(word)) {
+            let said = self.stdout();
+            // A line that has no end yet may be half of one.
+            let mut whole = said.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            if let Some(line) = whole.find(|line| line.starts_with(word)) {
                 return Ok(line.to_owned());
             }
             if let Some(status) = self.poll()? {

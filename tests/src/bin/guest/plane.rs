@@ -142,6 +142,8 @@ fn all(seen: &mut Seen, real: &str, apps: &Apps, dir: &Path) -> Result<()> {
     let objects = Objects::now()?.since(&running.before);
     seen.ring_buffer = objects.has_ring()?;
     seen.programs = objects.programs()?;
+    // They are loaded at the same time, so the order of their numbers says nothing.
+    seen.programs.sort();
     seen.rows.push(loads(&running.losses, &seen.programs));
     let first = exchange::first_span(apps, &running.agent, running.ready);
     // What stands for another plane needs no second proof of all that the plane can do.
