@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use spanwise_protocol::message::{Rpc, RpcPart, RpcSystem};
+use spanwise_protocol::message::{Rpc, RpcPart};
 
 use super::{Attributes, Exchange, Outcome, Side, Text, Value, key, unanswered};
 
@@ -54,12 +54,8 @@ pub(super) fn describe(
     part(attributes, seen.request, key::RPC_REQUEST_MESSAGES, key::RPC_REQUEST_SIZE);
     part(attributes, seen.response, key::RPC_RESPONSE_MESSAGES, key::RPC_RESPONSE_SIZE);
     attributes.seen(exchange);
-    // The status of gRPC-Web stands at the end of the body, which need not have been captured.
-    if call.system == RpcSystem::GrpcWeb
-        && status.is_none()
-        && http == 200
-        && exchange.outcome == Outcome::Complete
-    {
+    // The status stands at the end, which need not have been captured: in gRPC-Web it is a part of the body.
+    if status.is_none() && http == 200 && exchange.outcome == Outcome::Complete {
         attributes.text(key::INCOMPLETE, "rpc_status");
     }
     (name, error(exchange, status, http))
