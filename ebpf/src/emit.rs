@@ -277,7 +277,7 @@ fn prepare(
         captured = masked(capture_transfer(want), MAX_PAYLOAD as u32 - 1);
         bits |= scratch.walk.found as u16;
     }
-    if t.bits & proc::TLS != 0 {
+    if t.bits & proc::TLS != 0 && captured != 0 && scratch.payload[0] == tls::hello::HANDSHAKE {
         tls::hello::note_hello(captured, seq);
     }
     if captured < t.moved {

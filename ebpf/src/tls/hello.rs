@@ -16,6 +16,9 @@ use crate::read::word;
 /// Bytes of a ClientHello up to the middle of its random number.
 const ENOUGH: u32 = 27;
 
+/// Type of the records that a handshake begins with.
+pub const HANDSHAKE: u8 = 22;
+
 /// Takes note of the beginning of a handshake, and of the random number of a ClientHello, in the first bytes of the transfer in the
 /// scratch. `captured` of them are this transfer's, `seq` is the position of the first. A global function: the verifier looks at it
 /// once.
@@ -33,7 +36,7 @@ pub extern "C" fn note_hello(captured: u32, seq: u32) -> u32 {
 #[inline(always)]
 fn note(t: &Transfer, bytes: &[u8], captured: u32, seq: u32, info: &mut Info) -> Option<()> {
     // A record of the handshake.
-    if captured == 0 || bytes[0] != 22 {
+    if captured == 0 || bytes[0] != HANDSHAKE {
         return None;
     }
     let base = if t.direction == Direction::SEND { info.own_base } else { info.peer_base };

@@ -73,13 +73,11 @@ pub extern "C" fn inside_library() -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: per-CPU scratch.
     let (t, call) = unsafe { (&(*scratch).transfer, &(*scratch).call) };
-    let Some(state) = CONNS.get_ptr_mut(&t.key) else { return 0 };
-    // SAFETY: map values stay valid while the program runs; a race on one connection costs a chunk's name at worst.
-    u32::from(look(t, call, unsafe { &mut (*state).info }).is_some())
+    u32::from(look(t, call).is_some())
 }
 
 #[inline(always)]
-fn look(t: &Transfer, call: &Call, info: &mut Info) -> Option<()> {
+fn look(t: &Transfer, call: &Call) -> Option<()> {
     let under_way = CALLS.get_ptr_mut(&t.id)?;
     // SAFETY: the entry is this thread's own.
     let (live, sp, pointer) = unsafe { ((*under_way).live, (*under_way).sp, (*under_way).object) };
@@ -93,6 +91,9 @@ fn look(t: &Transfer, call: &Call, info: &mut Info) -> Option<()> {
     }
     let (address, together) = first_bytes(call, t.moved)?;
     let object = object::lookup(t.id, pointer)?;
+    // Only now: most transfers happen in no call of a library.
+    // SAFETY: map values stay valid while the program runs; a race on one connection costs a chunk's name at worst.
+    let info = unsafe { &mut (*CONNS.get_ptr_mut(&t.key)?).info };
     if t.direction == Direction::SEND {
         sent(t, object, address, together, info)
     } else {
