@@ -25,7 +25,7 @@ pub use coverage::{Coverage, Coverages, Gap};
 pub use explain::{Explained, explain};
 pub use further::Need;
 pub use look::{Findings, look};
-pub use worker::{Instruments, News};
+pub use worker::{Instruments, News, try_programs};
 
 /// Every instrument there is.
 #[must_use]

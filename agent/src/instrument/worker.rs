@@ -90,6 +90,19 @@ pub struct Instruments {
     account: Arc<Account>,
 }
 
+/// Programs that instruments attach, each once.
+fn programs(instruments: &[Arc<dyn Instrument>]) -> Vec<&'static str> {
+    let mut programs: Vec<_> = instruments.iter().flat_map(|one| one.programs()).copied().collect();
+    programs.sort_unstable();
+    programs.dedup();
+    programs
+}
+
+/// Loads the programs of all instruments and attaches none, so that what the kernel says of them can be told.
+pub fn try_programs(kernel: &mut Kernel) {
+    drop(kernel.load_probes(&programs(&super::all())));
+}
+
 impl Instruments {
     /// Loads what the instruments need, and starts the thread. To be called before the agent gives up its privileges.
     #[must_use]
@@ -101,10 +114,7 @@ impl Instruments {
             drop(kernel.load_probes(&[]));
             return Self::start(instruments, Probes::default(), rules, false);
         }
-        let mut programs: Vec<_> = instruments.iter().flat_map(|one| one.programs()).copied().collect();
-        programs.sort_unstable();
-        programs.dedup();
-        let probes = kernel.load_probes(&programs);
+        let probes = kernel.load_probes(&programs(&instruments));
         if instruments.iter().any(|one| one.comes_late()) {
             kernel.watch_code();
         }

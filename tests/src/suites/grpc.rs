@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{SETTLE, check_most};
 use crate::agent::{Agent, Options, Report};
-use crate::apps::pids;
+use crate::apps::{App, pids};
 use crate::certs::Certs;
+use crate::clients::Client;
 use crate::golang::{self, GoApp, Program, Variant};
 use crate::judge;
 use crate::runner::{Case, Context, full};
@@ -32,7 +33,8 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "grpc/go_tls", seconds: 240, run: go_tls },
 ];
 
-const STATUSES: [&str; 17] = [
+/// Of gRPC, by number.
+pub(super) const STATUSES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -162,25 +164,22 @@ fn go_tls(context: &Context) -> Result<()> {
 fn python_server(context: &Context) -> Result<()> {
     let server = Server::Rpc.start(&context.dir, None, None)?;
     let client = GoApp::client_of(Program::Rpc, 68 * 15, 8, 8, &context.dir)?.calling(&server);
-    let mut client = client.start_client()?;
-    let agent = Agent::attach(&context.dir, &[server.pids(), client.pids()].concat(), &Options::default())?;
-    let calls = client.run(LIMIT)?;
-    std::thread::sleep(SETTLE);
-    let report = agent.stop()?;
-    check("server", &report, Kind::Server, &server.name, calls)?;
-    check("client", &report, Kind::Client, "go-rpc-client", calls)?;
-    joined(&report, &server.name, calls)
+    with_python(context, &server, client.start_client()?, "go-rpc-client")
 }
 
 fn python_client(context: &Context) -> Result<()> {
     let server = GoApp::new(Program::Rpc, "direct", &context.dir).named("work").start()?;
-    let mut client = Speaker::Rpc.start(&server, 68 * 15, [4, 4], None, &context.dir)?;
+    let client = Speaker::Rpc.start(&server, 68 * 15, [4, 4], None, &context.dir)?;
+    with_python(context, &server, client, "grpcio-client")
+}
+
+fn with_python(context: &Context, server: &App, mut client: Client, name: &str) -> Result<()> {
     let agent = Agent::attach(&context.dir, &[server.pids(), client.pids()].concat(), &Options::default())?;
     let calls = client.run(LIMIT)?;
     std::thread::sleep(SETTLE);
     let report = agent.stop()?;
     check("server", &report, Kind::Server, &server.name, calls)?;
-    check("client", &report, Kind::Client, "grpcio-client", calls)?;
+    check("client", &report, Kind::Client, name, calls)?;
     joined(&report, &server.name, calls)
 }
 

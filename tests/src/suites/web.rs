@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::grpc::STATUSES;
 use super::{SETTLE, check_count};
 use crate::agent::{Agent, Options, Report};
 use crate::certs::Certs;
@@ -18,26 +19,6 @@ use crate::{paths, toolbox};
 const LIMIT: Duration = Duration::from_secs(60);
 /// Each of the seven kinds with each of the 17 statuses.
 const REQUESTS: u64 = 7 * 17;
-const STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 pub(super) const CASES: &[Case] = &[
     Case { name: "web/clear", seconds: 60, run: |context| both(context, false) },
     Case { name: "web/tls", seconds: 60, run: |context| both(context, true) },

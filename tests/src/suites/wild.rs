@@ -65,24 +65,18 @@ fn crash(context: &Context) -> Result<()> {
 
 /// The end of a process is the end of its answer.
 fn fork(context: &Context) -> Result<()> {
-    let report = wild(context, "fork", 10)?;
-    let odd = report
-        .spans
-        .all
-        .iter()
-        .find(|span| !is_whole(span) || span.number("http.response.status_code") != Some(200));
-    ensure!(odd.is_none(), "an answer was not seen to its end: {odd:?}");
-    Ok(())
+    answered(&wild(context, "fork", 10)?)
 }
 
 /// A connection that the client half closed before the server took it has the same name at both ends.
 fn half(context: &Context) -> Result<()> {
-    let report = wild(context, "half", 10)?;
-    let odd = report
-        .spans
-        .all
-        .iter()
-        .find(|span| !is_whole(span) || span.number("http.response.status_code") != Some(200));
+    answered(&wild(context, "half", 10)?)
+}
+
+/// Every request has its whole answer.
+fn answered(report: &Report) -> Result<()> {
+    let odd = |span: &&Span| !is_whole(span) || span.number("http.response.status_code") != Some(200);
+    let odd = report.spans.all.iter().find(odd);
     ensure!(odd.is_none(), "an answer was not seen to its end: {odd:?}");
     Ok(())
 }

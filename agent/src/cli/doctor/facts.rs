@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
-use crate::instrument::{Coverages, Gap};
+use crate::instrument::{self, Coverages, Gap};
 use crate::kernel::fault::Faults;
 use crate::kernel::hazard::{FEATURES, Hazards, Lockdown, Row, lockdown};
 use crate::kernel::host::Host;
@@ -86,7 +86,7 @@ impl BtfFacts {
         let known: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
         let mut best = true;
         for plane in Plane::ALL {
-            match try_plane(plane, host) {
+            match try_plane(plane, host, best) {
                 Ok((losses, verified)) => {
                     if best {
                         facts.losses = losses.into_iter().filter(|loss| !known.contains(loss)).collect();
@@ -104,13 +104,17 @@ impl BtfFacts {
 /// What is lost on a plane, and how hard its programs are to verify.
 type Tried = (Vec<String>, Vec<(&'static str, u32)>);
 
-/// Loads the programs of a plane, tries its kind of hook, and takes them out again.
-fn try_plane(plane: Plane, host: &Host) -> Result<Tried, String> {
+/// Loads the programs of a plane, tries its kind of hook, and takes them out again; `probes`: those on user code too, which are the
+/// same on every plane.
+fn try_plane(plane: Plane, host: &Host, probes: bool) -> Result<Tried, String> {
     if !object::is_present() {
         return plane.obstacle(host).map_or_else(|| Ok(Default::default()), Err);
     }
     match Kernel::load_on(plane.choice(), host) {
-        Ok(kernel) => {
+        Ok(mut kernel) => {
+            if probes {
+                instrument::try_programs(&mut kernel);
+            }
             let verified = kernel.verified();
             Ok((kernel.losses, verified))
         }
