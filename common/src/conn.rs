@@ -50,8 +50,8 @@ pub struct Info {
     pub pad: [u8; 2],
     /// Network namespace (inode number), zero where unknown.
     pub netns: u32,
-    /// Always zero.
-    pub pad2: u32,
+    /// Number of the socket's inode (unix only), zero where unknown.
+    pub inode: u32,
 }
 
 /// What user space tells the kernel side of a connection.

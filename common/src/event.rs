@@ -79,6 +79,8 @@ pub mod flags {
     pub const PIECES: u16 = 1 << 11;
     /// In a `Join`: the connection has an object already, and this one is another name of it.
     pub const SAME: u16 = 1 << 12;
+    /// The process gave up both directions, as `close` does: nothing that still comes is read (of [`Close`](super::Close)).
+    pub const GIVEN_UP: u16 = 1 << 13;
 }
 
 /// Bytes before each piece of a payload of pieces: its length, and how many bytes behind it were left out, both in four

@@ -56,7 +56,7 @@ pub(super) struct Connection {
     pub(super) closed_ns: Option<u64>,
     halves: [Half; 2],
     carries: Carries,
-    exchanges: VecDeque<Active>,
+    pub(super) exchanges: VecDeque<Active>,
 }
 
 impl Connection {

@@ -19,7 +19,7 @@ use crate::conn::{ConnInfo, MessageName, Side};
 pub(super) struct Active {
     key: ExchangeKey,
     number: u32,
-    task: Task,
+    pub(super) task: Task,
     message: Option<MessageName>,
     began_ns: u64,
     request: Option<Request>,
