@@ -204,6 +204,7 @@ impl Connection {
             && !fin
         {
             account.holes += 1;
+            self.info.texts.note_lacking();
             match &mut self.carries {
                 // What was kept of the burst does not go on here.
                 Carries::Unknown { prefix, .. } => drop(prefix.take_if(|p| p.direction == direction)),
