@@ -137,6 +137,14 @@ pub struct Stride {
     pub process: u32,
     /// Where the current record begins in the transfer.
     pub start: u32,
+    /// Bytes of the current frame that are left; number of the walk that knows, zero if none does.
+    pub left: u32,
+    pub walk: u32,
+    /// Bytes of a frame header that were seen, and these.
+    pub part: u32,
+    pub first: [u8; 4],
+    /// The current frame is of a body.
+    pub body: u32,
 }
 
 /// A walk over the segments of a scatter/gather list.

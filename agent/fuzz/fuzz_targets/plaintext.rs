@@ -23,7 +23,7 @@ impl Who for Known {
         Arc::new(Service { id: tgid, name: "fuzz".into(), attributes: Vec::new() })
     }
     fn connection(&mut self, cookie: u64) -> Option<Info> {
-        let (known, pad, pad2) = (known::BASES, [0; 2], 0);
+        let (known, pad, inode) = (known::BASES, [0; 2], 0);
         let info = Info {
             sock: cookie,
             peer_sock: 0,
@@ -37,7 +37,7 @@ impl Who for Known {
             known,
             pad,
             netns: 1,
-            pad2,
+            inode,
         };
         (cookie != 0).then_some(info)
     }
