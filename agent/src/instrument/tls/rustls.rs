@@ -8,7 +8,7 @@
 use spanwise_common::config::proc;
 use spanwise_common::names::program;
 
-use super::exits;
+use super::{by_return, cheapest, exits};
 use crate::instrument::{Facts, Found, Instrument, Wanted};
 use crate::placement::{self, Abi, Elf, Function, Needs, Refusal, Rules, Value};
 use crate::process::Language;
@@ -59,10 +59,11 @@ fn probes_of(function: &Function<'_>, does: Does, facts: &Facts<'_>) -> Result<V
         .or_else(|_| exits::start(function, &ARGUMENTS, facts.rules))?;
     // The guard of the stack, where there is one, comes before the result is complete.
     let only_returns = Rules { naive: true, ..facts.rules };
+    // A cipher computes: it waits for nothing, calls nobody back, and ends on the stack that it began on.
     let exits = match exits::of(function, only_returns) {
-        Ok(exits) => exits,
+        Ok(exits) => cheapest(function, exits, facts),
         Err(refusal) if !facts.returns => return Err(refusal),
-        Err(_) => vec![placement::returns(function, &Needs { abi: Abi::SysV, values: &[Value::Result(0)] })?],
+        Err(_) => vec![by_return(function)?],
     };
     let wanted = |program, site: placement::Site| {
         let cookie = site.cookie(0);
