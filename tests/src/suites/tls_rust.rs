@@ -33,7 +33,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "tls/rustls_killed", seconds: 60, run: killed },
 ];
 
-pub(super) fn server(context: &Context) -> Result<(App, Certs)> {
+fn server(context: &Context) -> Result<(App, Certs)> {
     let (certs, port) = (Certs::make(&context.dir)?, paths::free_port()?);
     let mut command = Command::new(paths::rusty()?);
     command.args(["server", &port.to_string()]).arg(&certs.cert).arg(&certs.key);

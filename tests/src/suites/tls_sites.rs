@@ -1,5 +1,5 @@
-//! Where the probes of TLS libraries are, and that returns that the kernel hooks do no harm. In: servers. Out: no call of Node or
-//! rustls ends at a single-stepped instruction, and Node goes on through whatever its callbacks do inside a hooked call.
+//! Where the probes of TLS libraries are, and that returns that the kernel hooks do no harm. In: servers. Out: no call
+//! of Node ends at a single-stepped instruction, and Node goes on through whatever its callbacks do inside a hooked call.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{SETTLE, tls, tls_rust, until};
+use super::{SETTLE, tls, until};
 use crate::agent::{Agent, Options, once};
 use crate::apps::App;
 use crate::certs::Certs;
@@ -62,18 +62,16 @@ fn sites(context: &Context) -> Result<()> {
         return skip("this kernel kills programs whose returns are hooked under a seccomp filter");
     }
     let (node, _certs) = tls::server(context, tls::NODE)?;
-    let (rusty, _certs) = tls_rust::server(context)?;
-    for (app, instrument, functions) in
-        [(&node, "openssl", &["SSL_read", "SSL_write"][..]), (&rusty, "rustls", &["crypt"])]
-    {
-        let sites = listed(context, app, instrument)?;
-        for [function, class, program] in &sites {
-            ensure!(class != "stepped", "{}: {function} is single-stepped for {program}", app.name);
-        }
-        for function in functions {
-            let ends = sites.iter().filter(|[name, class, _]| name.contains(function) && class == "return");
-            ensure!(ends.count() > 0, "{}: no return of {function} is hooked: {sites:?}", app.name);
-        }
+    let sites = listed(context, &node, "openssl")?;
+    for [function, class, program] in &sites {
+        ensure!(!class.starts_with("stepped"), "Node: {function} is single-stepped for {program}");
+    }
+    for function in ["SSL_read", "SSL_write"] {
+        let hooked = |[name, class, _]: &&[String; 3]| name == function && class == "return";
+        ensure!(
+            sites.iter().filter(hooked).count() == 1,
+            "Node: no return of {function} is hooked: {sites:?}"
+        );
     }
     Ok(())
 }

@@ -104,12 +104,14 @@ fn cheapest(function: &Function<'_>, ends: Vec<Site>, facts: &Facts<'_>) -> Vec<
     if !dear || !facts.returns || facts.rules.naive {
         return ends;
     }
-    let hooked = by_return(function).map(|mut site| {
-        site.why = "nothing that the kernel emulates comes just before its returns, and it ends on the stack that it began on"
-            .to_owned();
-        vec![site]
-    });
-    hooked.unwrap_or(ends)
+    match by_return(function) {
+        Ok(mut site) if site.class == Class::Return => {
+            site.why = "nothing that the kernel emulates comes just before its returns, and it ends on the stack that it began on"
+                .to_owned();
+            vec![site]
+        }
+        _ => ends,
+    }
 }
 
 /// The cookie of a call's end: where the result is, and where the object keeps its number.
@@ -212,24 +214,30 @@ mod tests {
     #[test]
     fn the_return_is_hooked_only_where_nothing_can_change_the_stack_meanwhile() {
         let function =
-            Function { name: "SSL_read", address: 0x1000, file_offset: 0, code: &PLAIN, jumped_to: &[] };
+            |code| Function { name: "SSL_read", address: 0x1000, file_offset: 0, code, jumped_to: &[] };
         let classes = |facts: Facts<'_>| {
-            let probes = probes_of(&function, &openssl::LIBRARY.functions[0], 0, None, &facts).unwrap();
+            let probes =
+                probes_of(&function(&PLAIN), &openssl::LIBRARY.functions[0], 0, None, &facts).unwrap();
             probes
                 .iter()
                 .map(|probe| (probe.program, probe.site.class, probe.site.from_start))
                 .collect::<Vec<_>>()
         };
         let node = Facts { is_program: true, language: Language::Nodejs, ..FACTS };
-        let by_return = [(program::TLS_ENTER, Class::Push, 0), (program::TLS_LEAVE, Class::Return, 0)];
+        let hooked = [(program::TLS_ENTER, Class::Push, 0), (program::TLS_LEAVE, Class::Return, 0)];
         let stepped = [(program::TLS_ENTER, Class::Push, 0), (program::TLS_LEAVE, Class::Stepped, 7)];
-        assert_eq!(classes(node), by_return);
+        assert_eq!(classes(node), hooked);
         // A library that Node has loaded; another program; a kernel on which return probes kill; a comparison.
         assert_eq!(classes(Facts { is_program: false, ..node }), stepped);
         assert_eq!(classes(Facts { language: Language::Cpp, ..node }), stepped);
         assert_eq!(classes(Facts { returns: false, ..node }), stepped);
         let naive = Rules { naive: true, ..Rules::default() };
         assert_eq!(classes(Facts { rules: naive, ..node }), stepped);
+        // sub rsp, 8; mov eax, edx; add rsp, 8; ret: the trap at the first instruction would be as dear.
+        const SUB: [u8; 11] = [0x48, 0x83, 0xec, 8, 0x89, 0xd0, 0x48, 0x83, 0xc4, 8, 0xc3];
+        let dear = cheapest(&function(&SUB), exits::of(&function(&SUB), node.rules).unwrap(), &node);
+        assert_eq!(dear.iter().map(|site| site.class).collect::<Vec<_>>(), [Class::Stepped]);
+        assert_eq!(by_return(&function(&SUB)).unwrap().class, Class::SteppedReturn);
     }
 
     #[test]
