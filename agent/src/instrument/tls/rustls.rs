@@ -150,6 +150,29 @@ impl Instrument for Rustls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::Class;
+
+    #[test]
+    fn a_cipher_ends_at_its_hooked_return_where_that_is_cheap() {
+        // push rbp; mov rax, rdi; pop rbp; ret
+        let pushes: &[u8] = &[0x55, 0x48, 0x89, 0xf8, 0x5d, 0xc3];
+        // sub rsp, 8; jne 0; mov rax, rdi; add rsp, 8; ret
+        let subtracts: &[u8] = &[0x48, 0x83, 0xec, 8, 0x75, 0, 0x48, 0x89, 0xf8, 0x48, 0x83, 0xc4, 8, 0xc3];
+        let ends = |code, returns, rules| {
+            let function = Function { name: "f", address: 0x1000, file_offset: 0, code, jumped_to: &[] };
+            let facts = Facts { path: "", is_program: true, language: Language::Rust, rules, returns };
+            let probes = probes_of(&function, Does::Encrypt, &facts).unwrap();
+            probes.iter().map(|probe| (probe.site.class, probe.site.from_start)).collect::<Vec<_>>()
+        };
+        let rules = Rules::default();
+        assert_eq!(ends(pushes, true, rules), [(Class::Push, 0), (Class::Return, 0)]);
+        assert_eq!(ends(pushes, false, rules), [(Class::Push, 0), (Class::Stepped, 5)]);
+        assert_eq!(
+            ends(pushes, true, Rules { naive: true, ..rules }),
+            [(Class::Push, 0), (Class::Stepped, 5)]
+        );
+        assert_eq!(ends(subtracts, true, rules), [(Class::Jump, 4), (Class::Stepped, 13)]);
+    }
 
     #[test]
     fn ciphers_are_known_by_their_names() {
