@@ -33,6 +33,7 @@ mod signals;
 mod syscalls;
 mod tls;
 mod tls_rust;
+mod tls_sites;
 mod web;
 mod wild;
 
@@ -57,6 +58,7 @@ pub const SUITES: &[&[Case]] = &[
     tls::CASES,
     web::CASES,
     tls_rust::CASES,
+    tls_sites::CASES,
     syscalls::CASES,
     chain::CASES,
     databases_go::CASES,
