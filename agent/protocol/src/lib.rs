@@ -13,6 +13,7 @@ pub mod http2;
 pub mod message;
 mod parser;
 pub mod rpc;
+pub mod sql;
 
 pub use message::{Flow, Head};
 pub use parser::{Detect, Input, Item, LostReason, Parser, What};
