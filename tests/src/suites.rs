@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod databases;
 mod databases_go;
 mod degradation;
 mod detach;
@@ -59,6 +60,7 @@ pub const SUITES: &[&[Case]] = &[
     tls_rust::CASES,
     syscalls::CASES,
     chain::CASES,
+    databases::CASES,
     databases_go::CASES,
     http2::CASES,
     http2::TLS_CASES,

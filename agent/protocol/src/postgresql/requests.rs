@@ -122,12 +122,12 @@ impl Connection {
                 self.names.parse(name, Some(&statement));
             }
             b'B' => {
-                group.bind();
                 let names = text(body).and_then(|(portal, rest)| Some((portal, text(rest)?.0)));
-                match names {
-                    Some((portal, statement)) => self.names.bind(portal, statement),
-                    None => self.names.forget_portals(),
+                let statement = names.and_then(|(portal, statement)| self.names.bind(portal, statement));
+                if names.is_none() {
+                    self.names.forget_portals();
                 }
+                group.bind(statement);
             }
             b'E' => {
                 let statement = text(body).and_then(|(portal, _)| self.names.of_portal(portal));

@@ -71,6 +71,8 @@ pub(super) struct Group {
     frame: Option<Arc<Statement>>,
     /// The first that was prepared or described.
     prepared: Option<Arc<Statement>>,
+    /// The first that a portal was bound to.
+    portal: Option<Arc<Statement>>,
     parsed: bool,
     bound: bool,
     described: bool,
@@ -81,10 +83,10 @@ pub(super) struct Group {
 
 impl Group {
     /// Most bytes beside the struct.
-    pub(super) const MAX_STATE: usize = 2 * MAX_TEXT + 3 * Statement::MAX;
+    pub(super) const MAX_STATE: usize = 2 * MAX_TEXT + 4 * Statement::MAX;
 
     pub(super) fn state_bytes(&self) -> usize {
-        let held = [&self.first, &self.frame, &self.prepared];
+        let held = [&self.first, &self.frame, &self.prepared, &self.portal];
         self.more.capacity() + held.into_iter().flatten().map(|statement| statement.bytes()).sum::<usize>()
     }
 
@@ -110,8 +112,10 @@ impl Group {
         self.first.as_ref().is_some_and(|first| &*first.operation == "PREPARE")
     }
 
-    pub(super) fn bind(&mut self) {
+    /// A portal was bound, to this statement if that is known.
+    pub(super) fn bind(&mut self, statement: Option<Arc<Statement>>) {
         self.bound = true;
+        self.portal = self.portal.take().or(statement);
     }
 
     pub(super) fn describe(&mut self, statement: Option<Arc<Statement>>) {
@@ -169,6 +173,10 @@ impl Group {
         if self.executed == 0 {
             if let Some(frame) = &self.frame {
                 return plain(frame);
+            }
+            // Who binds executes, in what was not captured.
+            if self.bound && self.cut {
+                return plain(&self.portal.clone().unwrap_or_else(empty));
             }
             let statement = self.prepared.clone().unwrap_or_else(empty);
             let done = match (self.parsed, self.bound, self.closed) {

@@ -87,12 +87,14 @@ impl Names {
         }
     }
 
-    /// A portal was bound to a statement.
-    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8]) {
-        match self.statements.get(statement) {
-            Some(found) => self.portals.insert(portal, found, MAX_PORTALS),
+    /// A portal was bound to a statement; gives that, if it is known.
+    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8]) -> Option<Arc<Statement>> {
+        let found = self.statements.get(statement);
+        match &found {
+            Some(found) => self.portals.insert(portal, Arc::clone(found), MAX_PORTALS),
             None => self.portals.remove(portal),
         }
+        found
     }
 
     /// The statement of a portal.
