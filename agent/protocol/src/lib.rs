@@ -12,6 +12,7 @@ pub mod http1;
 pub mod http2;
 pub mod message;
 mod parser;
+pub mod redis;
 pub mod rpc;
 pub mod sql;
 
@@ -22,6 +23,6 @@ pub use parser::{Detect, Input, Item, LostReason, Parser, What};
 #[macro_export]
 macro_rules! protocols {
     ($callback:ident) => {
-        $callback! { http1: $crate::http1::Connection, http2: $crate::http2::Connection }
+        $callback! { http1: $crate::http1::Connection, http2: $crate::http2::Connection, redis: $crate::redis::Connection }
     };
 }

@@ -4,7 +4,7 @@
 
 use spanwise_common::event::Direction;
 use spanwise_protocol::message::Flow;
-use spanwise_protocol::{Detect, Input, Item, Parser, http1, http2};
+use spanwise_protocol::{Detect, Input, Item, Parser, http1, http2, redis};
 
 use super::exchange::Task;
 
@@ -33,6 +33,7 @@ pub(super) enum Carries {
 pub(super) enum Wire {
     Http1(Box<http1::Connection>),
     Http2(Box<http2::Connection>),
+    Redis(Box<redis::Connection>),
 }
 
 /// Tells by the first bytes of a burst. HTTP/2's preface is made to look like HTTP/1, so it is asked first.
@@ -41,11 +42,15 @@ pub(super) fn detect(bytes: &[u8]) -> (Detect, Option<Wire>) {
     if matches!(second, Detect::Request | Detect::Response) {
         return (second, Some(Wire::Http2(Box::default())));
     }
-    match http1::Connection::detect(bytes) {
-        found @ (Detect::Request | Detect::Response) => (found, Some(Wire::Http1(Box::default()))),
-        Detect::More => (Detect::More, None),
-        Detect::No => (second, None),
+    let first = http1::Connection::detect(bytes);
+    if matches!(first, Detect::Request | Detect::Response) {
+        return (first, Some(Wire::Http1(Box::default())));
     }
+    let redis = redis::Connection::detect(bytes);
+    if matches!(redis, Detect::Request | Detect::Response) {
+        return (redis, Some(Wire::Redis(Box::default())));
+    }
+    (if [first, second, redis].contains(&Detect::More) { Detect::More } else { Detect::No }, None)
 }
 
 impl Wire {
@@ -54,6 +59,7 @@ impl Wire {
         match self {
             Self::Http1(parser) => parser.feed(flow, input, sink),
             Self::Http2(parser) => parser.feed(flow, input, sink),
+            Self::Redis(parser) => parser.feed(flow, input, sink),
         }
     }
 
@@ -62,6 +68,7 @@ impl Wire {
         match self {
             Self::Http1(parser) => parser.idle(sink),
             Self::Http2(parser) => parser.idle(sink),
+            Self::Redis(parser) => parser.idle(sink),
         }
     }
 
@@ -70,6 +77,7 @@ impl Wire {
         match self {
             Self::Http1(parser) => parser.is_switched(),
             Self::Http2(parser) => parser.is_switched(),
+            Self::Redis(parser) => parser.is_switched(),
         }
     }
 
@@ -84,6 +92,11 @@ impl Wire {
         let upgraded = parser.take_upgraded()?;
         *self = Self::Http2(Box::new(http2::Connection::upgraded()));
         Some(upgraded)
+    }
+
+    /// Silence tells the parser something although nothing is under way.
+    pub(super) fn needs_silence(&self) -> bool {
+        matches!(self, Self::Redis(_))
     }
 
     /// Exchanges have numbers on the wire and interleave.
