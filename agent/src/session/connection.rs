@@ -389,7 +389,10 @@ impl Connection {
         work(wire, &mut |item| scene.item(item));
         scene.more_answer();
         let mut change = scene.change;
-        if wire.is_switched() && !wire.is_upgraded() {
+        if wire.is_encrypted() {
+            // What comes next is to be recognised as that.
+            self.carries = Carries::Unknown { misses: 0, prefix: None };
+        } else if wire.is_switched() && !wire.is_upgraded() {
             self.carries = Carries::Other;
             change.ignore = true;
         }
