@@ -25,6 +25,7 @@ mod namespaces;
 mod overrun;
 mod privileges;
 mod probes;
+mod redis;
 mod rounds;
 mod routes;
 mod run;
@@ -60,6 +61,7 @@ pub const SUITES: &[&[Case]] = &[
     syscalls::CASES,
     chain::CASES,
     databases_go::CASES,
+    redis::CASES,
     http2::CASES,
     http2::TLS_CASES,
     grpc::CASES,
