@@ -405,8 +405,81 @@ fn lines(script: &[Step]) -> Vec<String> {
     driver.items.iter().map(|(at, item)| line(*at, item)).collect()
 }
 
+/// What happens on a connection that many tasks of a client share.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// So many commands in one transfer.
+    Send(usize),
+    /// So many answers in one transfer, if so many are due.
+    Answer(usize),
+    /// All answers come, then nothing for long.
+    Calm,
+    /// A loss that the kernel side counts: of nothing is known what was missed.
+    Gap,
+}
+
+fn events() -> impl Strategy<Value = Vec<(Event, bool)>> {
+    let event = prop_oneof![
+        6 => (1usize..4).prop_map(Event::Send),
+        6 => (1usize..4).prop_map(Event::Answer),
+        1 => Just(Event::Calm),
+        1 => Just(Event::Gap),
+    ];
+    vec((event, prop::bool::weighted(0.1)), 1..60)
+}
+
+/// The transfers of such a connection as the parser gets them: those that were lost are holes, found by the next of their
+/// direction. Each command has a name of its own, and its answer is an error of that name.
+fn shared(events: &[(Event, bool)]) -> Vec<Step> {
+    let name =
+        |n: usize| String::from_iter([n / 26 / 26, n / 26, n].map(|n| char::from(b'A' + (n % 26) as u8)));
+    let (mut sent, mut answered, mut last, mut lost) = (0, 0, None, [0u64; 2]);
+    let mut steps = Vec::new();
+    let mut transfer = |flow: Flow, bytes: String, is_lost: bool, steps: &mut Vec<Step>| {
+        let lost = &mut lost[common::side(flow)];
+        if is_lost {
+            *lost += bytes.len() as u64;
+        } else {
+            if *lost > 0 {
+                steps.push(hole(flow, std::mem::take(lost), ""));
+            }
+            steps.push(Step::Bytes(flow, bytes.into_bytes(), last != Some(flow)));
+        }
+        last = Some(flow);
+    };
+    // It is seen from the start that the client does not wait.
+    let start =
+        [Event::Send(2), Event::Answer(1), Event::Send(1), Event::Answer(2)].map(|event| (event, false));
+    for (event, is_lost) in start.into_iter().chain(events.iter().copied()) {
+        match event {
+            Event::Send(count) => {
+                let bytes =
+                    (sent..sent + count).map(|n| command(&[&format!("T.{}", name(n)), "key"])).collect();
+                sent += count;
+                transfer(Q, bytes, is_lost, &mut steps);
+            }
+            Event::Answer(count) if answered + count <= sent => {
+                let bytes = (answered..answered + count).map(|n| format!("-{} x\r\n", name(n))).collect();
+                answered += count;
+                transfer(R, bytes, is_lost, &mut steps);
+            }
+            Event::Answer(_) => {}
+            Event::Calm => {
+                if answered < sent {
+                    let bytes = (answered..sent).map(|n| format!("-{} x\r\n", name(n))).collect();
+                    answered = sent;
+                    transfer(R, bytes, false, &mut steps);
+                }
+                steps.push(Step::Idle);
+            }
+            Event::Gap => steps.extend([gap(R), gap(Q)]),
+        }
+    }
+    steps
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn it_does_not_matter_how_it_is_cut(rounds in rounds(), cuts in vec(any::<prop::sample::Index>(), 0..12)) {
@@ -424,6 +497,32 @@ proptest! {
         prop_assert_eq!(&lines(&cut), &expected);
         let ends = expected.iter().filter(|line| line.starts_with('<') && line.contains(" end 0 ")).count();
         prop_assert_eq!(ends, count, "{:?}", expected);
+    }
+
+    #[test]
+    fn on_a_shared_connection_every_answer_is_of_its_command(events in events()) {
+        for text in pairs(&shared(&events)) {
+            if let Some((asked, answered)) = text.split_once(" -> ") {
+                let name = asked.strip_prefix("T.").unwrap().split(' ').next().unwrap();
+                prop_assert!([name, "ok cut"].contains(&answered) || answered == format!("{name} cut"), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn after_losses_and_silence_answers_are_given_again(events in events()) {
+        // Losses are noticed with the next transfer of their direction; then it is calm.
+        let end = [Event::Calm, Event::Send(1), Event::Calm, Event::Send(1), Event::Calm, Event::Send(1), Event::Answer(1)];
+        let found = pairs(&shared(&[events, end.map(|event| (event, false)).to_vec()].concat()));
+        prop_assert!(found.last().unwrap().contains(" -> "), "{:?}", found);
+    }
+
+    #[test]
+    fn without_losses_every_command_has_its_answer(events in events()) {
+        let whole = |event| !matches!(event, Event::Gap);
+        let events: Vec<_> = events.into_iter().filter(|(event, _)| whole(*event)).map(|(event, _)| (event, false)).collect();
+        let found = pairs(&shared(&[events, vec![(Event::Calm, false)]].concat()));
+        prop_assert!(found.iter().all(|text| text.contains(" -> ")), "{:?}", found);
     }
 
     #[test]

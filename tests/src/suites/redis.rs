@@ -173,11 +173,8 @@ fn benchmark(context: &Context, pipeline: &str) -> Result<()> {
 fn go(context: &Context) -> Result<()> {
     let redis = Redis::start(&context.dir)?;
     let app = GoApp::new(Program::Data, "std", &context.dir).arg(&["-redis", &redis.address()]).start()?;
-    let load = |requests| {
-        Plan::new(app.target(), 8, Until::Requests(requests), "/redis/{n}")
-            .run()
-            .and_then(|done| done.all_good())
-    };
+    let load =
+        |requests| Plan::new(app.target(), 8, Until::Requests(requests), "/redis/{n}").run()?.all_good();
     load(100)?;
     let pids = [app.pids(), vec![redis.proc.pid()]].concat();
     let agent = Agent::attach(&context.dir, &pids, &Options::default())?;

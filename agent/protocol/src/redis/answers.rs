@@ -165,7 +165,12 @@ impl Connection {
             return;
         }
         match &mut self.response {
-            Response::Closed | Response::Lost => {}
+            Response::Closed => {}
+            Response::Lost => {
+                if self.pipelines && self.queue.len() > 0 {
+                    self.lose_answers(0, LostReason::Gap, sink);
+                }
+            }
             Response::Unsure { ended, .. } => *ended = may_end(tail),
             Response::Between => self.miss_answers(0, tail, sink),
             Response::Value { value, answers } => match value.hole(len) {

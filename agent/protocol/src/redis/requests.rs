@@ -16,6 +16,8 @@ impl Connection {
                 Request::Closed => return,
                 Request::Lost => {
                     if at > 0 || !burst_start || !detect::may_be_command(bytes) {
+                        // Commands may be in what is skipped.
+                        self.doubt = true;
                         return;
                     }
                     self.request = Request::Between;
@@ -71,7 +73,11 @@ impl Connection {
                 self.doubt |= self.pipelines;
                 self.end_unsure(Response::Lost, sink);
             }
-            Response::Lost => self.flush(0, &What::Lost(LostReason::Gap), sink),
+            Response::Lost => {
+                // Their answers were skipped, or are still to come if the client does not wait.
+                self.doubt |= self.pipelines && self.queue.len() > 0;
+                self.flush(0, &What::Lost(LostReason::Gap), sink);
+            }
             _ => {}
         }
         if self.queue.len() > 0 {
@@ -108,7 +114,8 @@ impl Connection {
             return;
         }
         match &mut self.request {
-            Request::Closed | Request::Lost => {}
+            Request::Closed => {}
+            Request::Lost => self.lose_sync(),
             Request::Between => self.miss_commands(0, sink),
             Request::Command(command) => match command.hole(len) {
                 Passed::Inside => {}
