@@ -26,6 +26,7 @@ mod namespaces;
 mod overrun;
 mod privileges;
 mod probes;
+mod redis;
 mod rounds;
 mod routes;
 mod run;
@@ -62,6 +63,7 @@ pub const SUITES: &[&[Case]] = &[
     chain::CASES,
     databases::CASES,
     databases_go::CASES,
+    redis::CASES,
     http2::CASES,
     http2::TLS_CASES,
     grpc::CASES,

@@ -4,7 +4,7 @@
 
 use spanwise_common::event::Direction;
 use spanwise_protocol::message::Flow;
-use spanwise_protocol::{Detect, Input, Item, Parser, http1, http2, postgresql};
+use spanwise_protocol::{Detect, Input, Item, Parser, http1, http2, postgresql, redis};
 
 use super::exchange::Task;
 
@@ -34,6 +34,7 @@ pub(super) enum Wire {
     Http1(Box<http1::Connection>),
     Http2(Box<http2::Connection>),
     PostgreSql(Box<postgresql::Connection>),
+    Redis(Box<redis::Connection>),
 }
 
 /// Tells by the first bytes of a burst. HTTP/2's preface is made to look like HTTP/1, so it is asked first. Databases come last.
@@ -50,7 +51,11 @@ pub(super) fn detect(bytes: &[u8]) -> (Detect, Option<Wire>) {
     if matches!(third, Detect::Request | Detect::Response) {
         return (third, Some(Wire::PostgreSql(Box::default())));
     }
-    let open = [first, second, third].contains(&Detect::More);
+    let fourth = redis::Connection::detect(bytes);
+    if matches!(fourth, Detect::Request | Detect::Response) {
+        return (fourth, Some(Wire::Redis(Box::default())));
+    }
+    let open = [first, second, third, fourth].contains(&Detect::More);
     (if open { Detect::More } else { Detect::No }, None)
 }
 
@@ -61,6 +66,7 @@ impl Wire {
             Self::Http1(parser) => parser.feed(flow, input, sink),
             Self::Http2(parser) => parser.feed(flow, input, sink),
             Self::PostgreSql(parser) => parser.feed(flow, input, sink),
+            Self::Redis(parser) => parser.feed(flow, input, sink),
         }
     }
 
@@ -70,6 +76,7 @@ impl Wire {
             Self::Http1(parser) => parser.idle(sink),
             Self::Http2(parser) => parser.idle(sink),
             Self::PostgreSql(parser) => parser.idle(sink),
+            Self::Redis(parser) => parser.idle(sink),
         }
     }
 
@@ -79,6 +86,7 @@ impl Wire {
             Self::Http1(parser) => parser.is_switched(),
             Self::Http2(parser) => parser.is_switched(),
             Self::PostgreSql(parser) => parser.is_switched(),
+            Self::Redis(parser) => parser.is_switched(),
         }
     }
 
@@ -98,6 +106,11 @@ impl Wire {
         let upgraded = parser.take_upgraded()?;
         *self = Self::Http2(Box::new(http2::Connection::upgraded()));
         Some(upgraded)
+    }
+
+    /// Silence tells the parser something although nothing is under way.
+    pub(super) fn needs_silence(&self) -> bool {
+        matches!(self, Self::Redis(_))
     }
 
     /// Exchanges have numbers on the wire and interleave.

@@ -14,7 +14,7 @@ use super::orphan::Orphan;
 use super::rest::{Rest, mark};
 use super::routes::Matched;
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
-use super::table::{Output, Who};
+use super::table::{IDLE_NS, Output, Who};
 use crate::conn::{ConnInfo, Half, Place, Side, beginning, inputs};
 
 /// Bytes kept of a burst that is too short to tell what it is.
@@ -143,6 +143,9 @@ impl Connection {
         account: &mut Account,
         out: &mut Output,
     ) -> Change {
+        if self.was_silent(data.header.at_ns) {
+            self.idle(self.last_ns, who, account, out);
+        }
         self.last_ns = data.header.at_ns;
         self.idle_told = false;
         let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task.id };
@@ -180,6 +183,13 @@ impl Connection {
             change.long_head = change.long_head.or(got.long_head);
         }
         change
+    }
+
+    /// Nothing moved for a while, nobody told the parser so because nothing is under way, and it matters to it.
+    fn was_silent(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_ns) >= IDLE_NS
+            && !self.idle_told
+            && matches!(&self.carries, Carries::Known { wire, .. } if wire.needs_silence())
     }
 
     /// Puts what begins at the moment's sequence number in its place. What is missing before it is told to the parser.
