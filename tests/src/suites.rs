@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod databases;
 mod databases_go;
 mod degradation;
 mod detach;
@@ -25,6 +26,7 @@ mod namespaces;
 mod overrun;
 mod privileges;
 mod probes;
+mod redis;
 mod rounds;
 mod routes;
 mod run;
@@ -61,7 +63,9 @@ pub const SUITES: &[&[Case]] = &[
     tls_sites::CASES,
     syscalls::CASES,
     chain::CASES,
+    databases::CASES,
     databases_go::CASES,
+    redis::CASES,
     http2::CASES,
     http2::TLS_CASES,
     grpc::CASES,
