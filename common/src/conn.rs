@@ -1,5 +1,7 @@
 //! Connections as the kernel side describes them, and the state it keeps of each.
 
+use crate::golang::Way;
+
 /// Address family and transport of a connection.
 pub mod transport {
     /// TCP over IPv4.
@@ -120,6 +122,12 @@ pub struct State {
     pub bursts: u16,
     /// Where both directions stand, by number, if the connection carries frames.
     pub frames: [Frames; 2],
+    /// Goroutine that was found to serve the connection, zero if none was.
+    pub server: u64,
+    /// Address of what it keeps of the connection.
+    pub served: u64,
+    /// Where the request under way and its pattern stand there.
+    pub way: Way,
 }
 
 /// What user space writes for a connection: a map of its own, so that neither side overwrites the other's fields.
@@ -135,4 +143,4 @@ pub struct Verdict {
 }
 
 const _: () = assert!(size_of::<Info>() == 72);
-const _: () = assert!(size_of::<State>() == 168);
+const _: () = assert!(size_of::<State>() == 192);

@@ -148,8 +148,9 @@ pub struct Data {
     pub plane: u8,
     /// Bytes valid in `tail`.
     pub tail_len: u8,
-    /// Always zero.
-    pub pad: u8,
+    /// Bytes behind the payload: the pattern that matched the request whose answer begins with this transfer, zero if there is
+    /// none or a [`Route`] tells it. At most [`MAX_ROUTE`](crate::limits::MAX_ROUTE).
+    pub route: u8,
     /// Last bytes of the transfer, or what [`flags::AHEAD`] says.
     pub tail: [u8; TAIL],
 }

@@ -80,7 +80,7 @@ fn ship(t: &Transfer, state: &mut State, seq: u32, starts: bool, unseen: bool) -
     data.direction = t.direction.0;
     data.plane = t.plane;
     data.tail_len = 0;
-    data.pad = 0;
+    data.route = 0;
     let frames = &mut state.frames[usize::from(t.direction.0 & 1)];
     let walk = &raw mut scratch.stride;
     place_transfer();

@@ -139,7 +139,7 @@ fuzz_target!(|data: &[u8]| {
                         direction: Direction(direction).0,
                         plane: 0,
                         tail_len,
-                        pad: 0,
+                        route: 0,
                         tail: [b'x'; 8],
                     };
                     sessions.data(&data, payload, &mut who, &mut out);

@@ -159,7 +159,7 @@ mod tests {
             direction: 0,
             plane: 1,
             tail_len: tail.len() as u8,
-            pad: 0,
+            route: 0,
             tail: [0; 8],
         };
         data.tail[8 - tail.len()..].copy_from_slice(tail);

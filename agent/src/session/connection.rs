@@ -47,7 +47,7 @@ pub(super) struct Connection {
     /// Bursts that are no message before the connection is given up.
     pub(super) patience: u8,
     /// The pattern of the request whose answer comes next.
-    pub(super) route: Option<Box<Matched>>,
+    pub(super) route: Option<Matched>,
     /// It is the plaintext of an encrypted connection: how the chunk is named that is being read.
     pub(super) sealed: Option<Sealed>,
     /// Its process has ended.

@@ -225,7 +225,7 @@ impl Sessions {
             direction: plain.direction,
             plane: 0,
             tail_len: plain.tail_len,
-            pad: 0,
+            route: 0,
             tail: plain.tail,
         };
         self.moved(&data, payload, who, out);

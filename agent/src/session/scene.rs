@@ -82,7 +82,7 @@ pub(super) struct Scene<'a> {
     /// Of the plaintext of an encrypted connection.
     pub(super) sealed: Option<Sealed>,
     /// The pattern of the request whose answer comes next.
-    pub(super) route: &'a mut Option<Box<Matched>>,
+    pub(super) route: &'a mut Option<Matched>,
     pub(super) who: &'a mut dyn Who,
     pub(super) account: &'a mut Account,
     pub(super) out: &'a mut Output,

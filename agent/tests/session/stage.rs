@@ -232,7 +232,7 @@ impl Bench {
             direction: direction.0,
             plane: 1,
             tail_len: tail.len() as u8,
-            pad: 0,
+            route: 0,
             tail: last,
         };
         self.record(&record::encode_data(&data, bytes.as_bytes()));
@@ -296,7 +296,7 @@ impl Bench {
             direction: Direction::RECV.0,
             plane: 1,
             tail_len: 0,
-            pad: 0,
+            route: 0,
             tail: [0; 8],
         };
         self.record(&record::encode_data(&data, &[]));
