@@ -123,9 +123,9 @@ pub enum Class {
     Call,
     /// Anything else: executed out of line, with a second trap.
     Stepped,
-    /// The return of the function, by a return address that the kernel replaces at the first instruction, which it emulates.
+    /// The return of the function, by a return address that the kernel replaces in a trap at an instruction that it emulates.
     Return,
-    /// The same where the first instruction is executed out of line.
+    /// The same by a trap at one that is executed out of line.
     SteppedReturn,
 }
 
