@@ -62,6 +62,7 @@ pub const SUITES: &[&[Case]] = &[
     databases_go::CASES,
     http2::CASES,
     http2::TLS_CASES,
+    wild::TLS_CASES,
     grpc::CASES,
     losses::CASES,
     goroutines::CASES,

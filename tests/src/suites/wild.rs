@@ -1,11 +1,12 @@
-//! Programs that leave the beaten path. In: one that serves and calls in the ways of `tests/apps/wild.py`. Out: of each request
-//! a span on both sides, which says how it really ended, and the server's below the client's.
+//! Programs that leave the beaten path. In: one that serves and calls in the ways of `tests/apps/wild.py` or `streams.js`. Out: of
+//! each request a span on both sides, which says how it really ended, and the server's below the client's.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::agent::{Agent, Options, Report};
+use crate::certs::Certs;
 use crate::paths;
 use crate::runner::{Case, Context};
 use crate::spans::{Kind, Span};
@@ -15,13 +16,24 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "wild/fork", seconds: 60, run: fork },
     Case { name: "wild/half", seconds: 60, run: half },
     Case { name: "wild/pipeline", seconds: 60, run: pipeline },
+    Case { name: "wild/long_writes", seconds: 60, run: |context| long_writes(context, None) },
 ];
+
+/// Those that need the plaintext of TLS.
+pub(super) const TLS_CASES: &[Case] = &[Case {
+    name: "wild/long_writes_tls",
+    seconds: 60,
+    run: |context| long_writes(context, Some(&Certs::make(&context.dir)?)),
+}];
 
 /// Runs one of the program's ways; `count` requests are due on either side, each server's below its client's.
 fn wild(context: &Context, way: &str, count: usize) -> Result<Report> {
     let (python, script) = (paths::need("python3")?, paths::app("wild.py"));
-    let command = [&*python.to_string_lossy(), &*script.to_string_lossy(), way];
-    let report = Agent::run(&context.dir, &command, &Options::default())?.finish(Duration::from_secs(40))?;
+    both_sides(context, &[&*python.to_string_lossy(), &*script.to_string_lossy(), way], count)
+}
+
+fn both_sides(context: &Context, command: &[&str], count: usize) -> Result<Report> {
+    let report = Agent::run(&context.dir, command, &Options::default())?.finish(Duration::from_secs(40))?;
     ensure!(report.code == Some(0), "the program failed:\n{}", report.stderr);
     report.stats.check_balance()?;
     for kind in [Kind::Server, Kind::Client] {
@@ -90,4 +102,15 @@ fn pipeline(context: &Context) -> Result<()> {
         ensure!(whole && span.number("http.response.status_code") == Some(status), "{span:?}");
     }
     Ok(())
+}
+
+/// HTTP/2 whose frames pass sockets and library in writes of many frames: no frame header is lost in them.
+fn long_writes(context: &Context, certs: Option<&Certs>) -> Result<()> {
+    let (node, script) = (paths::need("node")?, paths::app("streams.js"));
+    let mut command = vec![node.to_string_lossy(), script.to_string_lossy(), "60".into()];
+    command.extend(
+        certs.into_iter().flat_map(|certs| [certs.cert.to_string_lossy(), certs.key.to_string_lossy()]),
+    );
+    let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
+    answered(&both_sides(context, &command, 60)?)
 }
