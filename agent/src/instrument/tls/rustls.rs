@@ -95,7 +95,7 @@ fn look(elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
     }
     if versions(elf).any(|version| !version.starts_with(UNDERSTOOD)) {
         found.notes.push(
-            "it has a rustls of another version than 0.23: records of that one are counted and not captured"
+            "it has a rustls of another version than 0.23: of that one only records laid out as those of 0.23 are captured, the others counted"
                 .to_owned(),
         );
     }
