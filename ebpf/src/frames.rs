@@ -35,6 +35,10 @@ pub const PLAIN: u32 = 4096;
 pub const BODY_HEAD: u32 = 5;
 /// Length of a frame header.
 pub const HEADER: u32 = 9;
+/// What a client sends before its first frame begins so.
+const PREFACE: u64 = u64::from_ne_bytes(*b"PRI * HT");
+/// The rest of that, behind what is as long as a frame header.
+const PREFACE_REST: u32 = 24 - HEADER;
 
 /// Number of segments where there is no list of them.
 const SINGLE: u32 = Place::SINGLE as u32;
@@ -371,6 +375,8 @@ unsafe fn frame_header(walk: *mut Stride) {
             let keep = if len <= MAX_SMALL_BODY { len } else { BODY_HEAD };
             write_volatile(&raw mut (*walk).keep, keep);
             write_volatile(&raw mut (*walk).skip, len.wrapping_sub(keep));
+        } else if head == PREFACE {
+            write_volatile(&raw mut (*walk).keep, PREFACE_REST);
         } else if kind <= CONTINUATION && len <= LONGEST && !reserved {
             write_volatile(&raw mut (*walk).keep, len);
         } else {

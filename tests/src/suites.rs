@@ -68,6 +68,7 @@ pub const SUITES: &[&[Case]] = &[
     redis::CASES,
     http2::CASES,
     http2::TLS_CASES,
+    wild::TLS_CASES,
     grpc::CASES,
     losses::CASES,
     goroutines::CASES,

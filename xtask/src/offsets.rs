@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use spanwise_golang::{Binary, wanted};
+use spanwise_golang::{Binary, Version, wanted};
 use spanwise_tests::paths;
 
 use crate::run::{self, Options};
 
-/// Releases of Go; the installed one comes last and need not be here.
-const RELEASES: [&str; 11] = [
+/// Releases of Go; the installed one joins them and need not be here.
+const RELEASES: [&str; 13] = [
     "1.21.0", "1.21.13", "1.22.0", "1.22.12", "1.23.0", "1.23.12", "1.24.0", "1.24.11", "1.25.0", "1.25.5",
-    "1.26.0",
+    "1.26.0", "1.27.0", "1.27.3",
 ];
 
 /// A module, a program that uses what is wanted of it, its versions, each with what it needs beside it.
@@ -45,6 +45,7 @@ const MODULES: [Module; 5] = [
             ("0.47.0", "1.24.11"),
             ("0.50.0", "1.24.11"),
             ("0.56.0", "1.25.5"),
+            ("0.62.0", "1.26.0"),
         ],
     },
     Module {
@@ -71,6 +72,12 @@ const MODULES: [Module; 5] = [
             ("1.79.3", "1.24.11"),
             ("1.80.0", "1.24.11"),
             ("1.81.1", "1.25.5"),
+            ("1.82.0", "1.25.5"),
+            ("1.82.1", "1.25.5"),
+            ("1.83.0", "1.25.5"),
+            ("1.83.1", "1.25.5"),
+            ("1.83.2", "1.25.5"),
+            ("1.85.0", "1.26.0"),
         ],
     },
     Module {
@@ -95,6 +102,7 @@ const MODULES: [Module; 5] = [
             ("4.12.0", "1.21.13"),
             ("4.13.4", "1.23.12"),
             ("4.15.4", "1.25.5"),
+            ("4.16.0", "1.25.5"),
         ],
     },
     Module {
@@ -133,8 +141,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     );
     let installed = installed()?;
     let mut builds = Vec::new();
-    let releases = RELEASES.iter().copied().chain([installed.as_str()]);
-    for release in releases.filter(|_| wanted("std")) {
+    let mut releases = RELEASES.to_vec();
+    releases.push(&installed);
+    releases.sort_by_key(|release| Version::of_go(release));
+    releases.dedup();
+    for release in releases.into_iter().filter(|_| wanted("std")) {
         let toolchain = if release == installed { "local".into() } else { format!("go{release}") };
         let place = work.join(format!("std-{release}"));
         let program = build(&place, &toolchain, STD_PROGRAM, &[])?;

@@ -2,7 +2,7 @@
 
 use spanwise::conn::{MessageName, Side};
 use spanwise::session::{Edge, Outcome};
-use spanwise_common::conn::verdict;
+use spanwise_common::conn::{transport, verdict};
 use spanwise_common::event::Direction;
 use spanwise_common::limits::{BUDGET_LONG_HEAD, BUDGET_REQUEST, BUDGET_RESPONSE};
 
@@ -230,4 +230,24 @@ fn a_head_longer_than_its_budget_gets_more() {
     assert_eq!((exchange.outcome, exchange.request.truncated), (Outcome::Complete, true));
     let budgets: Vec<_> = bench.verdicts.iter().map(|(_, v)| (v.budget_send, v.budget_recv)).collect();
     assert_eq!(budgets, [(BUDGET_RESPONSE, BUDGET_LONG_HEAD)]);
+}
+
+#[test]
+fn a_pair_of_sockets_that_only_wakes_is_given_up() {
+    for byte in ["\0", "1"] {
+        let (_, mut end) = pair();
+        end.info.transport = transport::UNIX;
+        let mut bench = Bench::with(&[&end]);
+        for _ in 0..2_000 {
+            bench.recv(&mut end, byte);
+        }
+        assert_eq!(bench.ignored(), [end.cookie], "{byte:?}");
+        // Over TCP it may be a body that began before anything was seen.
+        let (_, mut end) = pair();
+        let mut bench = Bench::with(&[&end]);
+        for _ in 0..2_000 {
+            bench.recv(&mut end, byte);
+        }
+        assert!(bench.ignored().is_empty(), "{byte:?}");
+    }
 }

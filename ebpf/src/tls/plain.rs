@@ -10,7 +10,7 @@ use spanwise_common::tls::call;
 
 use super::maps::{Address, LibraryCall, OBJECTS, Object};
 use super::object::{self, bit};
-use crate::emit::{counters, header};
+use crate::emit::{Counters, counters, header};
 use crate::golang;
 use crate::maps::EVENTS;
 use crate::read::{masked, user_bytes, word};
@@ -92,6 +92,9 @@ pub fn chunk(
     }
     object.burst = object.burst.saturating_add(moved);
     let chunk = Chunk { moved, direction, id, seq, cipher, starts, task };
+    if object.verdict == verdict::HTTP2 && moved > RECORD as u32 {
+        return frames(object, under_way, chunk, counters);
+    }
     // The ring gives room of sizes that are known beforehand only.
     let sent = if want < SMALL as u32 {
         ship::<SMALL>(object, under_way, &chunk, want)
@@ -101,6 +104,34 @@ pub fn chunk(
         ship::<RECORD>(object, under_way, &chunk, want)
     };
     counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+    Some(())
+}
+
+/// Records that one chunk of frames may take.
+const ROUNDS: u32 = 8;
+
+/// What one call was given for several TLS records, of a connection whose frames have heads anywhere.
+#[inline(always)]
+fn frames(object: &Object, whole: &LibraryCall, mut chunk: Chunk, counters: &mut Counters) -> Option<()> {
+    let mut call = *whole;
+    let mut left = chunk.moved;
+    for round in 1..=ROUNDS {
+        let last = left < RECORD as u32 || round == ROUNDS;
+        chunk.moved = if last { left } else { RECORD as u32 - 1 };
+        let want = if last && left < RECORD as u32 { left } else { RECORD as u32 - 1 };
+        let sent = ship::<RECORD>(object, &call, &chunk, want);
+        counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+        if last {
+            break;
+        }
+        // The next one is a record like that of another chunk.
+        counters[count::PLAIN_SEEN as usize] += 1;
+        call.buffer += u64::from(chunk.moved);
+        left = left.wrapping_sub(chunk.moved);
+        chunk.seq = chunk.seq.wrapping_add(chunk.moved);
+        chunk.cipher = None;
+        chunk.starts = false;
+    }
     Some(())
 }
 

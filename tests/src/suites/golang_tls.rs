@@ -62,8 +62,15 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Releases of Go, the last is that installed.
-const RELEASES: [Option<&str>; 6] =
-    [Some("1.21.13"), Some("1.22.12"), Some("1.23.12"), Some("1.24.11"), Some("1.25.5"), None];
+const RELEASES: [Option<&str>; 7] = [
+    Some("1.21.13"),
+    Some("1.22.12"),
+    Some("1.23.12"),
+    Some("1.24.11"),
+    Some("1.25.5"),
+    Some("1.27.3"),
+    None,
+];
 
 /// Every release gets every hook, stripped too, each at an instruction that the kernel emulates, and nothing is refused.
 fn sites(context: &Context) -> Result<()> {

@@ -22,7 +22,7 @@ const POOL: (f64, f64) = (0.95, 0.001);
 /// The same for wrong ones among the first, which only the order of events tells of.
 const LEARNING: f64 = 0.01;
 /// Releases of Go beside the installed one.
-const RELEASES: [&str; 5] = ["1.21.13", "1.22.12", "1.23.12", "1.24.11", "1.25.5"];
+const RELEASES: [&str; 6] = ["1.21.13", "1.22.12", "1.23.12", "1.24.11", "1.25.5", "1.27.3"];
 /// Probes on values that pass channels.
 const CHANNELS: u64 = 6;
 /// Requests before those that count, where goroutines that do nothing themselves start others: starts are probed once some were

@@ -1,5 +1,5 @@
-//! Programs that leave the beaten path. In: one that serves and calls in the ways of `tests/apps/wild.py`. Out: of each request
-//! a span on both sides, which says how it really ended, and the server's below the client's.
+//! Programs that leave the beaten path. In: one that serves and calls in the ways of `tests/apps/wild.py` or `streams.js`. Out: of
+//! each request a span on both sides, which says how it really ended, and the server's below the client's.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::agent::{Agent, Options, Report};
+use crate::certs::Certs;
 use crate::paths;
 use crate::proc::Proc;
 use crate::runner::{Case, Context};
@@ -22,13 +23,24 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "wild/giveup", seconds: 60, run: giveup },
     Case { name: "wild/unix", seconds: 60, run: unix },
     Case { name: "wild/silent", seconds: 60, run: silent },
+    Case { name: "wild/long_writes", seconds: 60, run: |context| long_writes(context, None) },
 ];
+
+/// Those that need the plaintext of TLS.
+pub(super) const TLS_CASES: &[Case] = &[Case {
+    name: "wild/long_writes_tls",
+    seconds: 60,
+    run: |context| long_writes(context, Some(&Certs::make(&context.dir)?)),
+}];
 
 /// Runs one of the program's ways; `count` requests are due on either side, each server's below its client's.
 fn wild(context: &Context, way: &str, count: usize) -> Result<Report> {
     let (python, script) = (paths::need("python3")?, paths::app("wild.py"));
-    let command = [&*python.to_string_lossy(), &*script.to_string_lossy(), way];
-    let report = Agent::run(&context.dir, &command, &Options::default())?.finish(Duration::from_secs(40))?;
+    both_sides(context, &[&*python.to_string_lossy(), &*script.to_string_lossy(), way], count)
+}
+
+fn both_sides(context: &Context, command: &[&str], count: usize) -> Result<Report> {
+    let report = Agent::run(&context.dir, command, &Options::default())?.finish(Duration::from_secs(40))?;
     ensure!(report.code == Some(0), "the program failed:\n{}", report.stderr);
     report.stats.check_balance()?;
     for kind in [Kind::Server, Kind::Client] {
@@ -159,4 +171,13 @@ fn silent(context: &Context) -> Result<()> {
     ensure!(is_whole(slow) && slow.number("http.response.status_code") == Some(200), "{slow:?}");
     ensure!(never.get("spanwise.incomplete") == Some("unfinished"), "{never:?}");
     Ok(())
+/// HTTP/2 whose frames pass sockets and library in writes of many frames: no frame header is lost in them.
+fn long_writes(context: &Context, certs: Option<&Certs>) -> Result<()> {
+    let (node, script) = (paths::need("node")?, paths::app("streams.js"));
+    let mut command = vec![node.to_string_lossy(), script.to_string_lossy(), "60".into()];
+    command.extend(
+        certs.into_iter().flat_map(|certs| [certs.cert.to_string_lossy(), certs.key.to_string_lossy()]),
+    );
+    let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
+    answered(&both_sides(context, &command, 60)?)
 }

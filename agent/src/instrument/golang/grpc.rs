@@ -15,11 +15,13 @@ const HANDLE: &str = "google.golang.org/grpc.(*Server).handleStream";
 const MAKE: &str = "google.golang.org/grpc/internal/transport.(*http2Client).newStream";
 const MAKES: &str = "google.golang.org/grpc/internal/transport.(*http2Client).NewStream";
 const OPEN: &str = "google.golang.org/grpc/internal/transport.(*loopyWriter).originateStream";
+/// From 1.82 on.
+const OPENS: &str = "google.golang.org/grpc/internal/transport.(*loopyWriter).clientHeaderHandler";
 /// Only where `Stream.wq` is a pointer.
 const QUOTA: &str = "google.golang.org/grpc/internal/transport.newWriteQuota";
 
 /// Functions that are looked for.
-pub(super) const FUNCTIONS: [&str; 5] = [HANDLE, MAKE, MAKES, OPEN, QUOTA];
+pub(super) const FUNCTIONS: [&str; 6] = [HANDLE, MAKE, MAKES, OPEN, OPENS, QUOTA];
 
 /// Adds what tells who serves a stream and who made it.
 pub(super) fn look(program: &Program<'_, '_>, facts: &Facts<'_>, found: &mut Found) {
@@ -66,7 +68,11 @@ fn serves(program: &Program<'_, '_>, facts: &Facts<'_>) -> Result<Wanted, Lack> 
 
 fn calls(program: &Program<'_, '_>, facts: &Facts<'_>) -> Result<Vec<Wanted>, Lack> {
     let makes = program.function(MAKES)?;
-    let open = program.function(OPEN)?;
+    // The writer, the stream as it knows it, the head; or the writer and the head, a client's own.
+    let (open, argument, head) = match program.function(OPEN) {
+        Ok(open) => (open, 2, "headerFrame"),
+        Err(_) => (program.function(OPENS)?, 1, "clientHeaders"),
+    };
     let Some(make) = program.address(MAKE) else {
         return Err(Lack::Said(format!(
             "{MAKE}: the compiler has put it into its caller: callers of streams are not known"
@@ -77,8 +83,8 @@ fn calls(program: &Program<'_, '_>, facts: &Facts<'_>) -> Result<Vec<Wanted>, La
     let last = if program.has(QUOTA) { path::LAST } else { 0 };
     let conn = short(member(program, "http2Client", "conn")?, u16::MAX);
     let quota = short(member(program, "Stream", "wq")?, path::OFFSET);
-    let number = short(member(program, "headerFrame", "streamID")?, u16::MAX);
-    let named = short(member(program, "headerFrame", "wq")?, u16::MAX);
+    let number = short(member(program, head, "streamID")?, u16::MAX);
+    let named = short(member(program, head, "wq")?, u16::MAX);
     let (Some(conn), Some(quota), Some(number), Some(named)) = (conn, quota, number, named) else {
         return Err(moved(MODULE, "Stream", "wq"));
     };
@@ -91,8 +97,8 @@ fn calls(program: &Program<'_, '_>, facts: &Facts<'_>) -> Result<Vec<Wanted>, La
         let cookie = place::cookie([at(0), at(1), Place(conn)], own);
         wanted.push(Wanted { program: program::GO_CALLS, site, cookie });
     }
-    // The writer, the stream as it knows it, the head.
-    let site = placement::entry(&open, &Needs { abi: Abi::Go, values: &[Value::Argument(2)] }, facts.rules)?;
+    let needs = Needs { abi: Abi::Go, values: &[Value::Argument(argument)] };
+    let site = placement::entry(&open, &needs, facts.rules)?;
     let at = site.places.first().copied().unwrap_or(Place::NOWHERE);
     let cookie = place::cookie([at, Place(number), Place(named)], 0);
     wanted.push(Wanted { program: program::GO_OPENS, site, cookie });

@@ -17,31 +17,48 @@ pub(super) struct Kind {
     module: &'static str,
     /// The function that a stream's goroutine begins with.
     pub(super) serves: &'static str,
-    /// The functions by which a request is made, the inner one first: older versions have the outer one only.
-    pub(super) calls: [&'static str; 2],
+    /// The functions by which a request is made, the innermost first: a version has some of them.
+    pub(super) calls: &'static [&'static str],
+    /// The function that the child of the caller begins with. Where it is not, what is called so only passes requests on to
+    /// another implementation.
+    pub(super) writes: &'static str,
     server: &'static str,
     writer: &'static str,
     state: &'static str,
     stream: &'static str,
 }
 
-pub(super) const KINDS: [Kind; 2] = [
+pub(super) const KINDS: [Kind; 3] = [
     Kind {
         module: STD,
         serves: "net/http.(*http2serverConn).runHandler",
-        calls: ["net/http.(*http2ClientConn).roundTrip", "net/http.(*http2ClientConn).RoundTrip"],
+        calls: &["net/http.(*http2ClientConn).roundTrip", "net/http.(*http2ClientConn).RoundTrip"],
+        writes: "net/http.(*http2clientStream).doRequest",
         server: "net/http.http2serverConn",
         writer: "net/http.http2responseWriter",
         state: "net/http.http2responseWriterState",
         stream: "net/http.http2stream",
     },
+    // Go 1.27 and later.
+    Kind {
+        module: STD,
+        serves: "net/http/internal/http2.(*serverConn).runHandler",
+        calls: &["net/http/internal/http2.(*ClientConn).roundTrip"],
+        writes: "net/http/internal/http2.(*clientStream).doRequest",
+        server: "net/http/internal/http2.serverConn",
+        writer: "net/http/internal/http2.responseWriter",
+        state: "net/http/internal/http2.responseWriterState",
+        stream: "net/http/internal/http2.stream",
+    },
     Kind {
         module: "golang.org/x/net",
         serves: "golang.org/x/net/http2.(*serverConn).runHandler",
-        calls: [
+        calls: &[
+            "golang.org/x/net/http2.(*ClientConn).internalRoundTrip",
             "golang.org/x/net/http2.(*ClientConn).roundTrip",
             "golang.org/x/net/http2.(*ClientConn).RoundTrip",
         ],
+        writes: "golang.org/x/net/http2.(*clientStream).doRequest",
         server: "golang.org/x/net/http2.serverConn",
         writer: "golang.org/x/net/http2.responseWriter",
         state: "golang.org/x/net/http2.responseWriterState",
@@ -60,8 +77,12 @@ pub(super) fn look(program: &Program<'_, '_>, facts: &Facts<'_>, found: &mut Fou
 }
 
 fn calls(program: &Program<'_, '_>, kind: &Kind, facts: &Facts<'_>) -> Result<Wanted, Lack> {
-    let [inner, outer] = kind.calls;
-    let function = program.function(inner).or_else(|_| program.function(outer))?;
+    if !program.has(kind.writes) {
+        return Err(Lack::Unused);
+    }
+    let mut lack = Lack::Unused;
+    let function = kind.calls.iter().find_map(|name| program.function(name).map_err(|why| lack = why).ok());
+    let function = function.ok_or(lack)?;
     let site =
         placement::entry(&function, &Needs { abi: Abi::Go, values: &[Value::Argument(0)] }, facts.rules)?;
     let cookie = site.cookie(0);

@@ -57,7 +57,9 @@ impl Instrument for Golang {
         names.extend(http1::FUNCTIONS);
         names.extend(starts::FUNCTIONS);
         names.extend(channels::FUNCTIONS);
-        names.extend(http2::KINDS.iter().flat_map(|kind| [kind.serves, kind.calls[0], kind.calls[1]]));
+        names.extend(
+            http2::KINDS.iter().flat_map(|kind| kind.calls.iter().chain([&kind.serves, &kind.writes])),
+        );
         names.extend(grpc::FUNCTIONS);
         names.extend(routes::functions());
         let program = Program { elf, functions: binary.find(&names), binary: &binary };

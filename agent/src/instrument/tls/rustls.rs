@@ -77,7 +77,9 @@ fn probes_of(function: &Function<'_>, does: Does, facts: &Facts<'_>) -> Result<V
 /// Where the version begins of each rustls in the file.
 fn versions<'a>(elf: &Elf<'a>) -> impl Iterator<Item = &'a [u8]> {
     let text = elf.section(".rodata").map_or(&[][..], |(_, bytes)| bytes);
-    memchr::memmem::find_iter(text, SOURCE).filter_map(|at| text.get(at + SOURCE.len()..))
+    let behind = memchr::memmem::find_iter(text, SOURCE).filter_map(|at| text.get(at + SOURCE.len()..));
+    // A program may hold the same words for another purpose, as this one does.
+    behind.filter(|version| version.first().is_some_and(u8::is_ascii_digit))
 }
 
 fn look(elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
@@ -94,7 +96,7 @@ fn look(elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
     }
     if versions(elf).any(|version| !version.starts_with(UNDERSTOOD)) {
         found.notes.push(
-            "it has a rustls of another version than 0.23: records of that one are counted and not captured"
+            "it has a rustls of another version than 0.23: of that one only records laid out as those of 0.23 are captured, the others counted"
                 .to_owned(),
         );
     }
