@@ -123,8 +123,10 @@ pub enum Class {
     Call,
     /// Anything else: executed out of line, with a second trap.
     Stepped,
-    /// The return of the function, by a return address that the kernel replaces.
+    /// The return of the function, by a return address that the kernel replaces at the first instruction, which it emulates.
     Return,
+    /// The same where the first instruction is executed out of line.
+    SteppedReturn,
 }
 
 impl Class {
@@ -139,6 +141,7 @@ impl Class {
             Self::Call => "call",
             Self::Stepped => "stepped",
             Self::Return => "return",
+            Self::SteppedReturn => "stepped-return",
         }
     }
 
@@ -154,6 +157,7 @@ impl Class {
             Self::Call => 726,
             Self::Stepped => 11_000,
             Self::Return => 880,
+            Self::SteppedReturn => 11_200,
         }
     }
 }
@@ -193,7 +197,7 @@ impl Site {
     /// Whether the kernel must hook the function's return.
     #[must_use]
     pub fn returns(&self) -> bool {
-        self.class == Class::Return
+        matches!(self.class, Class::Return | Class::SteppedReturn)
     }
 }
 
