@@ -183,6 +183,9 @@ impl<O: Origin> Pipeline<O> {
                 }
                 tail.sees(data.header.tgid, data.task, data.header.at_ns);
                 tail.correlator.new_starts(&mut |tgid, start| origin.role(tgid, start));
+                if data.route != 0 {
+                    sessions.answers(&data, record::route(&data, bytes));
+                }
                 sessions.data(&data, payload, origin, output);
             }
             Some(Record::Plain(plain, payload)) => {

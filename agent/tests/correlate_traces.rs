@@ -11,6 +11,7 @@ use spanwise::session::{Outcome, Side};
 use spanwise::span::correlate::Settings;
 use spanwise::span::{ParentSource, ids};
 use spanwise_protocol::context::TraceContext;
+use spanwise_protocol::message::Request;
 
 const CURL: u32 = 100;
 const PROXY: u32 = 200;
@@ -446,4 +447,105 @@ fn every_exchange_gives_one_decision_under_tight_bounds() {
         };
         anything(settings, seed, 4_000);
     }
+}
+
+fn known(path: &str) -> Request {
+    Request { method: "GET".into(), path: path.into(), query: Some("a=1".into()), ..Request::default() }
+}
+
+fn unknown() -> Request {
+    Request { truncated: true, ..Request::default() }
+}
+
+/// Both ends of a message: the client's, then the server's.
+fn ends(feed: &mut Feed, position: u32) -> [u64; 2] {
+    let client = feed.begin(Side::Client, task(CURL, CURL), &Line::tcp(1, 80, Side::Client), position);
+    feed.pass(feed.now + 50 * US);
+    let server = feed.begin(Side::Server, task(APP, APP), &Line::tcp(1, 80, Side::Server), position);
+    [client, server]
+}
+
+#[test]
+fn what_one_end_could_not_read_the_other_tells() {
+    for lacking in [Side::Client, Side::Server] {
+        let mut feed = Feed::new(Settings::default());
+        let [client, server] = ends(&mut feed, 1);
+        for (key, side) in [(client, Side::Client), (server, Side::Server)] {
+            let (request, status) = if side == lacking { (unknown(), 0) } else { (known("/shop"), 404) };
+            feed.reads(key, request, Some(status));
+        }
+        feed.complete(server, task(APP, APP));
+        feed.pass(feed.now + 5 * MS);
+        feed.complete(client, task(CURL, CURL));
+        feed.take();
+        for key in [client, server] {
+            let exchange = &feed.decided[&key].0;
+            assert_eq!(exchange.request, known("/shop"), "{lacking:?}");
+            assert_eq!(exchange.response.as_ref().map(|response| response.status), Some(404));
+        }
+        assert_eq!(feed.of(server).parent_key.map(|key| key.0), Some(client));
+    }
+}
+
+#[test]
+fn each_end_tells_what_it_knows() {
+    let mut feed = Feed::new(Settings::default());
+    let [client, server] = ends(&mut feed, 1);
+    let only_path = Request { path: "/shop".into(), truncated: true, ..Request::default() };
+    let only_method = Request { method: "PUT".into(), truncated: true, ..Request::default() };
+    feed.reads(client, only_path, Some(200));
+    feed.reads(server, only_method, Some(0));
+    feed.complete(server, task(APP, APP));
+    feed.complete(client, task(CURL, CURL));
+    feed.take();
+    for key in [client, server] {
+        let exchange = &feed.decided[&key].0;
+        assert_eq!((&*exchange.request.method, &*exchange.request.path), ("PUT", "/shop"));
+        assert_eq!(exchange.response.as_ref().map(|response| response.status), Some(200));
+        assert!(exchange.request.truncated, "other fields are known to neither");
+    }
+}
+
+#[test]
+fn an_answer_that_a_client_did_not_get_is_not_told() {
+    let mut feed = Feed::new(Settings::default());
+    let [client, server] = ends(&mut feed, 1);
+    feed.reads(client, unknown(), None);
+    feed.reads(server, known("/shop"), Some(200));
+    feed.complete(server, task(APP, APP));
+    feed.finish(client, Outcome::Aborted);
+    feed.take();
+    let exchange = &feed.decided[&client].0;
+    assert_eq!((&*exchange.request.path, exchange.response.is_none()), ("/shop", true));
+}
+
+#[test]
+fn ends_that_are_joined_by_their_order_tell_nothing() {
+    let mut feed = Feed::new(Settings::default());
+    let client = feed.begin(Side::Client, task(CURL, CURL), &Line::unix(1, Side::Client), 0);
+    let server = feed.begin(Side::Server, task(APP, APP), &Line::unix(1, Side::Server), 0);
+    feed.reads(client, unknown(), Some(0));
+    feed.reads(server, known("/shop"), Some(200));
+    feed.complete(server, task(APP, APP));
+    feed.complete(client, task(CURL, CURL));
+    feed.take();
+    assert_eq!(feed.of(server).parent_key.map(|key| key.0), Some(client));
+    assert_eq!(feed.decided[&client].0.request, unknown());
+}
+
+#[test]
+fn nobody_waits_for_ever_for_what_the_other_end_may_know() {
+    let mut feed = Feed::new(Settings::default());
+    let [client, server] = ends(&mut feed, 1);
+    feed.reads(server, unknown(), Some(200));
+    feed.complete(server, task(APP, APP));
+    feed.pass(feed.now + 9_000 * MS);
+    assert!(!feed.decided.contains_key(&server));
+    feed.pass(feed.now + 2_000 * MS);
+    assert_eq!(feed.decided[&server].0.request, unknown());
+    feed.reads(client, known("/late"), Some(200));
+    feed.complete(client, task(CURL, CURL));
+    feed.end();
+    assert_eq!((feed.decided.len() as u64, feed.twice), (feed.began, 0));
+    assert!(feed.correlator.stage().balances());
 }

@@ -30,4 +30,6 @@ pub mod proc {
     pub const RUSTLS: u32 = 1 << 4;
     /// The program serves HTTP and keeps the pattern of a request where the kernel side can find it.
     pub const ROUTES: u32 = 1 << 5;
+    /// Hooks on Go's `crypto/tls` are placed in this process. They find the connection themselves, so transfers look for nothing.
+    pub const GO_TLS: u32 = 1 << 6;
 }

@@ -1,5 +1,7 @@
 //! Connections as the kernel side describes them, and the state it keeps of each.
 
+use crate::golang::Way;
+
 /// Address family and transport of a connection.
 pub mod transport {
     /// TCP over IPv4.
@@ -50,8 +52,8 @@ pub struct Info {
     pub pad: [u8; 2],
     /// Network namespace (inode number), zero where unknown.
     pub netns: u32,
-    /// Always zero.
-    pub pad2: u32,
+    /// Number of the socket's inode (unix only), zero where unknown.
+    pub inode: u32,
 }
 
 /// What user space tells the kernel side of a connection.
@@ -80,10 +82,20 @@ pub struct Frames {
     pub skip: u32,
     /// Bytes of a frame header that the last transfer ended in.
     pub have: u8,
+    /// Bytes of a frame header that the last transfer ended in, up to four: also where it was copied as it is.
+    pub part: u8,
+    /// The current frame is of a body.
+    pub body: u8,
     /// Always zero.
-    pub pad: [u8; 3],
-    /// These bytes.
+    pub pad: u8,
+    /// What `have` counts.
     pub head: [u8; 8],
+    /// Bytes of the current frame behind the last transfer.
+    pub left: u32,
+    /// Number of the walk that knows `left` and `part`, zero if nothing is known.
+    pub walk: u32,
+    /// What `part` counts.
+    pub first: [u8; 4],
 }
 
 /// State of one connection in the kernel side's map; `Info` is there too for the case that its `Open` was lost.
@@ -110,6 +122,12 @@ pub struct State {
     pub bursts: u16,
     /// Where both directions stand, by number, if the connection carries frames.
     pub frames: [Frames; 2],
+    /// Goroutine that was found to serve the connection, zero if none was.
+    pub server: u64,
+    /// Address of what it keeps of the connection.
+    pub served: u64,
+    /// Where the request under way and its pattern stand there.
+    pub way: Way,
 }
 
 /// What user space writes for a connection: a map of its own, so that neither side overwrites the other's fields.
@@ -125,4 +143,4 @@ pub struct Verdict {
 }
 
 const _: () = assert!(size_of::<Info>() == 72);
-const _: () = assert!(size_of::<State>() == 144);
+const _: () = assert!(size_of::<State>() == 192);

@@ -79,6 +79,11 @@ pub mod flags {
     pub const PIECES: u16 = 1 << 11;
     /// In a `Join`: the connection has an object already, and this one is another name of it.
     pub const SAME: u16 = 1 << 12;
+    /// The process gave up both directions, as `close` does: nothing that still comes is read (of [`Close`](super::Close)).
+    pub const GIVEN_UP: u16 = 1 << 13;
+    /// `tail` tells where the next frame begins (of [`Data`](super::Data)): how many bytes behind the first one, and a number of the walk over
+    /// frames that says so, both in four bytes of the host's order. What one walk says is right for all of it, or wrong.
+    pub const AHEAD: u16 = 1 << 14;
 }
 
 /// Bytes before each piece of a payload of pieces: its length, and how many bytes behind it were left out, both in four
@@ -143,9 +148,10 @@ pub struct Data {
     pub plane: u8,
     /// Bytes valid in `tail`.
     pub tail_len: u8,
-    /// Always zero.
-    pub pad: u8,
-    /// Last bytes of the transfer.
+    /// Bytes behind the payload: the pattern that matched the request whose answer begins with this transfer, zero if there is
+    /// none or a [`Route`] tells it. At most [`MAX_ROUTE`](crate::limits::MAX_ROUTE).
+    pub route: u8,
+    /// Last bytes of the transfer, or what [`flags::AHEAD`] says.
     pub tail: [u8; TAIL],
 }
 

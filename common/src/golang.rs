@@ -76,6 +76,20 @@ pub struct Routes {
     pub routers: [Router; ROUTERS],
 }
 
+/// The part of [`Routes`] that is needed where a server's connection is known and `net/http` itself matched the request.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Way {
+    /// `conn.curReq`.
+    pub current: u16,
+    /// `response.req`.
+    pub request: u16,
+    /// `Request.Pattern`, or `Request.pat`.
+    pub pattern: u16,
+    /// Not zero: it is a pointer.
+    pub indirect: u16,
+}
+
 /// Routers that a program may have.
 pub const ROUTERS: usize = 3;
 

@@ -50,6 +50,8 @@ offsets! {
     OFF_SK_TYPE = "sock"."sk_type";
     /// Protocol.
     OFF_SK_PROTOCOL = "sock"."sk_protocol";
+    /// Directions that the program gave up: 1 for what comes in, 2 for what goes out.
+    OFF_SK_SHUTDOWN = "sock"."sk_shutdown";
     /// Socket a sock belongs to.
     OFF_SK_SOCKET = "sock"."sk_socket";
     /// Next sequence number to be written by the application.

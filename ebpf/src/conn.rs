@@ -68,6 +68,7 @@ pub fn describe(sock: u64, out: &mut Info) -> i32 {
                 out.local_port = 0;
                 out.remote_port = 0;
                 out.peer_sock = probed::<u64>(sock, &OFF_UNIX_PEER).unwrap_or(0);
+                out.inode = inode_key(sock).unwrap_or(0) as u32;
                 return 0;
             }
             AF_INET => {

@@ -12,7 +12,7 @@ use crate::conn::{self, Seqs, Stream};
 use crate::frames;
 use crate::golang;
 use crate::gonet::routes;
-use crate::maps::{CONNS, COUNTERS, EVENTS, SCRATCH};
+use crate::maps::{CONNS, COUNTERS, EVENTS, SCRATCH, Serving};
 use crate::read::{masked, word};
 use crate::tls;
 use crate::uring;
@@ -306,10 +306,13 @@ fn prepare(
     data.captured = captured;
     data.direction = t.direction.0;
     data.plane = t.plane;
-    data.pad = 0;
+    data.route = 0;
     state.burst = state.burst.saturating_add(t.moved);
-    let answers = t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND;
-    Some(READY | if answers { ANSWERS } else { 0 })
+    if t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND && t.moved != 0 {
+        scratch.serving = Serving { server: state.server, served: state.served, way: state.way };
+        return Some(READY | ANSWERS);
+    }
+    Some(READY)
 }
 
 /// A connection that begins with the preface of HTTP/2 ships frames from there on: user space would say so too late, and what
@@ -352,7 +355,7 @@ fn read_unseen(key: u64, id: u64, before: u32, copied: u32) -> i32 {
         direction: Direction::RECV.0,
         plane: plane::SOCK,
         tail_len: 0,
-        pad: 0,
+        route: 0,
         tail: [0; 8],
     };
     data.header.flags = flags::NO_BUFFER | flags::CUT | flags::UNSEEN;

@@ -2,13 +2,14 @@
 //!
 //! A walk over the bytes of a transfer, frame by frame. What is no DATA is copied, and of DATA the frame header and the
 //! first bytes (a length of gRPC, say). The payload that results is a list of pieces: how many bytes follow, how many
-//! are left out behind them, then the bytes. Where the direction stands within a frame is kept for its next transfer.
+//! are left out behind them, then the bytes. Where the direction stands within a frame is kept for its next transfer (`follow`).
 //!
 //! A walk that goes wrong costs bodies that are copied or heads that are not, never more: user space follows the frames
 //! itself.
 
 use core::ptr::{read_volatile, write_volatile};
 
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use spanwise_common::conn::State;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Data, Kind, PIECE, flags};
@@ -16,6 +17,7 @@ use spanwise_common::limits::{MAX_PAYLOAD, MAX_SMALL_BODY};
 
 use crate::conn::Stream;
 use crate::emit::{Transfer, counters, header, output};
+use crate::follow::{claim, followed, seed};
 use crate::golang;
 use crate::maps::{CONNS, SCRATCH, Scratch, Stride};
 use crate::read::{masked, user_bytes};
@@ -28,25 +30,25 @@ const ROUNDS: u32 = 8;
 /// Bytes of the payload that pieces may fill.
 const ROOM: u32 = MAX_PAYLOAD as u32 - 1;
 /// Transfers up to this length are copied as they are, where nothing speaks against it.
-const PLAIN: u32 = 4096;
+pub const PLAIN: u32 = 4096;
 /// Bytes kept of a body that is not small: the length before a message.
-const BODY_HEAD: u32 = 5;
+pub const BODY_HEAD: u32 = 5;
 /// Length of a frame header.
-const HEADER: u32 = 9;
+pub const HEADER: u32 = 9;
 
 /// Number of segments where there is no list of them.
 const SINGLE: u32 = Place::SINGLE as u32;
 
 /// Bit of `lost`: the transfer was not read as frames.
-const UNREAD: u32 = 1;
+pub const UNREAD: u32 = 1;
 /// Bit of `lost`: nothing of what follows can be read.
-const HALT: u32 = 2;
+pub const HALT: u32 = 2;
 
-const BODY: u8 = 0;
+pub const BODY: u8 = 0;
 /// Highest type that the protocol itself defines.
 const CONTINUATION: u8 = 9;
 /// Longest frame, other than of DATA, that is taken for one.
-const LONGEST: u32 = 16 * 1024;
+pub const LONGEST: u32 = 16 * 1024;
 
 /// Ships the frames of the transfer in the scratch, which begins at `seq`. Bit 0 tells that it starts a burst, bit 1 that something
 /// before it was not seen. A global function: the verifier looks at it once.
@@ -78,7 +80,7 @@ fn ship(t: &Transfer, state: &mut State, seq: u32, starts: bool, unseen: bool) -
     data.direction = t.direction.0;
     data.plane = t.plane;
     data.tail_len = 0;
-    data.pad = 0;
+    data.route = 0;
     let frames = &mut state.frames[usize::from(t.direction.0 & 1)];
     let walk = &raw mut scratch.stride;
     place_transfer();
@@ -97,6 +99,18 @@ fn ship(t: &Transfer, state: &mut State, seq: u32, starts: bool, unseen: bool) -
         write_volatile(&raw mut (*walk).skip, frames.skip);
         write_volatile(&raw mut (*walk).have, u32::from(frames.have));
         write_volatile((&raw mut (*walk).head).cast::<u64>(), u64::from_ne_bytes(frames.head));
+        let mut number = frames.walk;
+        if frames.next != seq || number == 0 {
+            // A frame is supposed to begin here. User space finds out whether that is so.
+            frames.left = 0;
+            frames.part = 0;
+            number = bpf_ktime_get_boot_ns() as u32 | 1;
+        }
+        write_volatile(&raw mut (*walk).walk, number);
+        write_volatile(&raw mut (*walk).left, frames.left);
+        write_volatile(&raw mut (*walk).part, u32::from(frames.part));
+        write_volatile(&raw mut (*walk).first, frames.first);
+        write_volatile(&raw mut (*walk).body, u32::from(frames.body));
     }
     frames.next = seq.wrapping_add(t.moved);
     for round in 1..=ROUNDS {
@@ -110,6 +124,11 @@ fn ship(t: &Transfer, state: &mut State, seq: u32, starts: bool, unseen: bool) -
         frames.skip = read_volatile(&raw const (*walk).skip);
         frames.have = read_volatile(&raw const (*walk).have) as u8;
         frames.head = read_volatile((&raw const (*walk).head).cast::<u64>()).to_ne_bytes();
+        frames.left = read_volatile(&raw const (*walk).left);
+        frames.walk = read_volatile(&raw const (*walk).walk);
+        frames.part = read_volatile(&raw const (*walk).part) as u8;
+        frames.first = read_volatile(&raw const (*walk).first);
+        frames.body = read_volatile(&raw const (*walk).body) as u8;
     }
     Some(())
 }
@@ -124,6 +143,7 @@ pub extern "C" fn ship_frames(last: u32) -> u32 {
     let scratch = unsafe { &mut *scratch };
     let walk = &raw mut scratch.stride;
     begin(walk);
+    let claim = claim(walk);
     ship_steps();
     // SAFETY: as above.
     let (start, at, moved, out, found, more, process) = unsafe {
@@ -133,6 +153,9 @@ pub extern "C" fn ship_frames(last: u32) -> u32 {
         let found = read_volatile(&raw const (*walk).found) as u16;
         let lost = read_volatile(&raw const (*walk).lost);
         let more = u32::from(at != moved && lost & HALT == 0 && last == 0);
+        if more == 0 {
+            followed(walk, at == moved && found & flags::FAULT == 0);
+        }
         if more == 0 && (at != moved || lost != 0) {
             write_volatile(&raw mut (*walk).keep, 0);
             write_volatile(&raw mut (*walk).skip, 0);
@@ -151,6 +174,11 @@ pub extern "C" fn ship_frames(last: u32) -> u32 {
     };
     let end = if more == 0 { moved } else { at };
     let data = &mut scratch.data;
+    let mut told = 0;
+    if claim >> 32 != 0 {
+        data.tail = claim.to_ne_bytes();
+        told = flags::AHEAD;
+    }
     if start != 0 {
         // A record like that of another transfer, which follows the first.
         counters[count::SEEN as usize] += 1;
@@ -160,7 +188,7 @@ pub extern "C" fn ship_frames(last: u32) -> u32 {
         counters[count::FAULT as usize] += 1;
     }
     let size = size_of::<Data>() as u32 + out;
-    data.header.flags |= found | (u16::from(at != end) * flags::CUT);
+    data.header.flags |= found | told | (u16::from(at != end) * flags::CUT);
     data.header.size = size;
     golang::task_of_record(data, process);
     data.len = end.wrapping_sub(start);
@@ -207,6 +235,7 @@ fn begin(walk: *mut Stride) {
             write_volatile(&raw mut (*walk).skip, 0);
             write_volatile(&raw mut (*walk).have, 0);
         }
+        seed(walk, moved);
         let within = read_volatile(&raw const (*walk).keep)
             | read_volatile(&raw const (*walk).skip)
             | read_volatile(&raw const (*walk).have);
@@ -354,7 +383,7 @@ unsafe fn frame_header(walk: *mut Stride) {
 
 /// The lesser of two numbers, without a branch.
 #[inline(always)]
-fn least(a: u32, b: u32) -> u32 {
+pub fn least(a: u32, b: u32) -> u32 {
     let mut less = u64::from(a);
     // SAFETY: plain arithmetic: the difference, kept only where it is negative, and added back.
     unsafe {

@@ -10,6 +10,7 @@ mod complete;
 mod conn;
 mod emit;
 mod fentry;
+mod follow;
 mod frames;
 mod golang;
 mod gonet;

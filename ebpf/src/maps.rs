@@ -5,7 +5,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use spanwise_common::conn::{State, Verdict};
 use spanwise_common::counters::COUNT;
 use spanwise_common::event::Data;
-use spanwise_common::golang::{Layout, MAX_LAYOUTS};
+use spanwise_common::golang::{Layout, MAX_LAYOUTS, Way};
 use spanwise_common::limits::{MAX_CONNS, MAX_PAYLOAD, MAX_PROCS, MAX_TRIALS, RING_BYTES};
 
 use crate::emit::Transfer;
@@ -62,6 +62,21 @@ pub struct Scratch {
     pub place: Place,
     /// State of the walk over the records of rustls in it.
     pub passing: Passing,
+    /// First words of the running goroutine, with room for a masked number of a word.
+    pub goroutine: [u64; 64],
+    /// What is known of the goroutine that serves the transfer's connection.
+    pub serving: Serving,
+}
+
+/// The goroutine that serves a connection.
+#[repr(C)]
+pub struct Serving {
+    /// Its id, zero if none was found.
+    pub server: u64,
+    /// Address of what it keeps of the connection.
+    pub served: u64,
+    /// Where the request under way and its pattern stand there; all zero if its pattern must be looked for elsewhere.
+    pub way: Way,
 }
 
 /// A walk over the TLS records of a transfer.
@@ -122,6 +137,14 @@ pub struct Stride {
     pub process: u32,
     /// Where the current record begins in the transfer.
     pub start: u32,
+    /// Bytes of the current frame that are left; number of the walk that knows, zero if none does.
+    pub left: u32,
+    pub walk: u32,
+    /// Bytes of a frame header that were seen, and these.
+    pub part: u32,
+    pub first: [u8; 4],
+    /// The current frame is of a body.
+    pub body: u32,
 }
 
 /// A walk over the segments of a scatter/gather list.

@@ -12,9 +12,12 @@ use spanwise_common::event::{Close, Direction, Kind, flags, plane};
 use crate::conn::{self, Seqs, Stream, inode_key};
 use crate::emit::{Transfer, header, output_plain, transfer};
 use crate::maps::{CONNS, PROCS};
-use crate::offsets::OFF_SK_COOKIE;
+use crate::offsets::{OFF_SK_COOKIE, OFF_SK_SHUTDOWN};
 use crate::read::direct;
 use crate::user::{Call, nr};
+
+/// Both directions, as the kernel notes them before it sends a FIN.
+const SHUT_BOTH: u8 = 3;
 
 const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
@@ -58,6 +61,11 @@ fn changed(ctx: &BtfTracePointContext) -> Option<()> {
     if let Some(seqs) = conn::probed_seqs(sk as u64) {
         record.received = seqs.copied;
         record.header.flags = flags::HAS_RECEIVED;
+    }
+    // `close` and `shutdown(SHUT_WR)` lead to the same state.
+    // SAFETY: `sk` is a trusted sock pointer for the verifier.
+    if new == TCP_FIN_WAIT1 && unsafe { direct::<u8>(sk, &OFF_SK_SHUTDOWN) } == Some(SHUT_BOTH) {
+        record.header.flags |= flags::GIVEN_UP;
     }
     output_plain(&record);
     Some(())

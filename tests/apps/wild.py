@@ -4,12 +4,17 @@
     wild.py fork      a process for each connection, whose end is the end of the answer
     wild.py half      the client says that it will send no more before the server takes the connection
     wild.py pipeline  requests that do not wait for answers, byte by byte and all at once
+    wild.py giveup    the client closes while the server works
+    wild.py unix      the server at a unix socket closes without an answer, or ends its answer by closing
+    wild.py silent PATH  a server at a unix socket: it answers /slow late, and closes for others without an answer
 """
 
 import os
 import signal
 import socket
 import sys
+import tempfile
+import threading
 import time
 
 ROUNDS = 10
@@ -162,4 +167,77 @@ def pipeline():
     os.waitpid(pid, 0)
 
 
-{"crash": crash, "fork": fork, "half": half, "pipeline": pipeline}[sys.argv[1]]()
+def giveup():
+    server = listening()
+
+    def accept():
+        for _ in range(3):
+            connection, _ = server.accept()
+            head(connection)
+            time.sleep(0.3)
+            try:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            except OSError:
+                pass
+            connection.close()
+
+    pid = child(accept)
+    for number in range(3):
+        connection = call(server.getsockname()[1], f"/giveup/{number}")
+        time.sleep(0.05)
+        connection.close()
+        time.sleep(0.4)
+    os.waitpid(pid, 0)
+
+
+def unix():
+    folder = tempfile.TemporaryDirectory()
+    path = os.path.join(folder.name, "sock")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(8)
+    held, hold = os.pipe()
+
+    def accept():
+        os.close(hold)
+        for number in range(4):
+            connection, _ = server.accept()
+            head(connection)
+            time.sleep(0.05)
+            if number % 2:
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+            connection.close()
+        # The end of the process must not be what tells.
+        os.read(held, 1)
+
+    pid = child(accept)
+    for number in range(4):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(path)
+        connection.sendall(f"GET /unix/{number} HTTP/1.1\r\nHost: wild\r\n\r\n".encode())
+        answers(connection)
+        connection.close()
+    time.sleep(0.5)
+    os.close(hold)
+    os.waitpid(pid, 0)
+    folder.cleanup()
+
+
+def silent():
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(sys.argv[2])
+    server.listen(8)
+
+    def serve(connection):
+        if b"/slow" in head(connection)[0]:
+            time.sleep(5)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        connection.close()
+
+    print("listening", flush=True)
+    while True:
+        threading.Thread(target=serve, args=server.accept()[:1], daemon=True).start()
+
+
+WAYS = [crash, fork, half, pipeline, giveup, unix, silent]
+{way.__name__: way for way in WAYS}[sys.argv[1]]()

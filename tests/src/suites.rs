@@ -35,6 +35,7 @@ mod signals;
 mod syscalls;
 mod tls;
 mod tls_rust;
+mod tls_sites;
 mod web;
 mod wild;
 
@@ -59,6 +60,7 @@ pub const SUITES: &[&[Case]] = &[
     tls::CASES,
     web::CASES,
     tls_rust::CASES,
+    tls_sites::CASES,
     syscalls::CASES,
     chain::CASES,
     databases::CASES,

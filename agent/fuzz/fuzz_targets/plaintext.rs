@@ -23,7 +23,7 @@ impl Who for Known {
         Arc::new(Service { id: tgid, name: "fuzz".into(), attributes: Vec::new() })
     }
     fn connection(&mut self, cookie: u64) -> Option<Info> {
-        let (known, pad, pad2) = (known::BASES, [0; 2], 0);
+        let (known, pad, inode) = (known::BASES, [0; 2], 0);
         let info = Info {
             sock: cookie,
             peer_sock: 0,
@@ -37,7 +37,7 @@ impl Who for Known {
             known,
             pad,
             netns: 1,
-            pad2,
+            inode,
         };
         (cookie != 0).then_some(info)
     }
@@ -139,7 +139,7 @@ fuzz_target!(|data: &[u8]| {
                         direction: Direction(direction).0,
                         plane: 0,
                         tail_len,
-                        pad: 0,
+                        route: 0,
                         tail: [b'x'; 8],
                     };
                     sessions.data(&data, payload, &mut who, &mut out);

@@ -141,6 +141,9 @@ pub trait Parser: Default {
     fn detect(bytes: &[u8]) -> Detect;
     /// Takes the next input of one direction; calls `sink` for each thing found, in order.
     fn feed(&mut self, flow: Flow, input: Input<'_>, sink: &mut dyn FnMut(Item));
+    /// What the capture says of the bytes that come next: a frame begins `ahead` of them. What one `walk` says is right for as long as
+    /// it goes on, or wrong: it is believed once it was right. For protocols of frames.
+    fn boundary(&mut self, _flow: Flow, _ahead: u32, _walk: u32) {}
     /// Nothing moved for a while: messages whose end cannot be seen end with their last byte.
     fn idle(&mut self, sink: &mut dyn FnMut(Item));
     /// Exchanges that are not over.

@@ -217,6 +217,50 @@ fn with_losses(all: &[(Flow, Vec<u8>)], seed: u64, of_256: u8) -> (Vec<Step>, us
     (steps, lost)
 }
 
+/// The same, and the capture tells of every transfer that was not lost where in it a frame begins: here, always at once.
+fn with_boundaries(steps: Vec<Step>) -> Vec<Step> {
+    let tells = |step: Step| match step {
+        Step::Bytes(flow, ..) => vec![Step::Boundary(flow, 0, 7), step],
+        _ => vec![step],
+    };
+    steps.into_iter().flat_map(tells).collect()
+}
+
+/// How far it is to the next frame from a place in whole frames, unless that is within a header.
+fn next_frame(bytes: &[u8], from: usize) -> Option<u32> {
+    let mut at = if bytes.starts_with(PREFACE) { PREFACE.len() } else { 0 };
+    while at < from {
+        if from < at + 9 {
+            return None;
+        }
+        at += 9 + u32::from_be_bytes([0, bytes[at], bytes[at + 1], bytes[at + 2]]) as usize;
+    }
+    Some((at - from) as u32)
+}
+
+/// Transfers that begin anywhere in frames, and say how far the next one is; some are lost.
+fn cut_anywhere(all: &[(Flow, Vec<u8>)], seed: u64, of_256: u8) -> Vec<Step> {
+    let mut roll = dice(seed);
+    let mut steps = Vec::new();
+    for (flow, bytes) in all {
+        let cut = (usize::from(roll()) * 7) % bytes.len();
+        for (from, to) in [(0, cut), (cut, bytes.len())] {
+            if to == from {
+                continue;
+            }
+            if roll() < of_256 {
+                steps.push(Step::Hole(*flow, (to - from) as u64, Vec::new()));
+                continue;
+            }
+            if let Some(ahead) = next_frame(bytes, from) {
+                steps.push(Step::Boundary(*flow, ahead, 7));
+            }
+            steps.push(burst(*flow, &bytes[from..to]));
+        }
+    }
+    steps
+}
+
 /// Keeps the beginning of transfers, as a budget does.
 fn with_budget(all: &[(Flow, Vec<u8>)], budget: usize) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -271,6 +315,42 @@ proptest! {
         let cut = told.requests.values().filter(|request| request.path.is_empty()).count();
         prop_assert!(cut == 0 || stats.unknown_names + stats.cut_blocks > 0);
         prop_assert!(stats.losses as usize <= lost);
+    }
+
+    #[test]
+    fn with_boundaries_that_are_told_every_loss_ends_with_the_next_transfer(calls in vec(call(), 1..60), seed: u64, eager: u8, of_256 in 1u8..60) {
+        let (steps, _) = with_losses(&transfers(&calls, seed, eager), seed ^ 0x55, of_256);
+        let (told, driver) = run(&with_boundaries(steps.clone()));
+        check(&calls, &told);
+        let (before, _) = run(&steps);
+        prop_assert!(told.requests.len() >= before.requests.len() && told.ends >= before.ends);
+        // Of what was not lost, everything is read: as many blocks as heads and trailers that came.
+        let stats = driver.parser.stats();
+        prop_assert!(stats.resyncs <= stats.losses + 2);
+        prop_assert!(!driver.items.iter().any(|(_, item)| item.what == What::Garbage));
+    }
+
+    #[test]
+    fn boundaries_within_transfers_tell_nothing_wrong(calls in vec(call(), 1..60), seed: u64, eager: u8) {
+        // Transfers begin anywhere in frames; one of eight is lost.
+        let steps = cut_anywhere(&transfers(&calls, seed, eager), seed, 32);
+        let (told, driver) = run(&steps);
+        check(&calls, &told);
+        prop_assert!(!driver.items.iter().any(|(_, item)| item.what == What::Garbage));
+    }
+
+    #[test]
+    fn boundaries_that_were_never_right_are_not_believed(calls in vec(call(), 1..60), seed: u64, eager: u8, ahead in 1u32..9) {
+        // Whoever walks from a wrong beginning is never where a frame begins.
+        let (steps, _) = with_losses(&transfers(&calls, seed, eager), seed ^ 0x55, 40);
+        let (before, _) = run(&steps);
+        let lies = steps.into_iter().flat_map(|step| match step {
+            Step::Bytes(flow, ..) => vec![Step::Boundary(flow, ahead, 7), step],
+            _ => vec![step],
+        });
+        let (told, _) = run(&lies.collect::<Vec<_>>());
+        prop_assert_eq!(told.requests, before.requests);
+        prop_assert_eq!(told.ends, before.ends);
     }
 
     #[test]
@@ -332,6 +412,7 @@ fn many(count: usize, seed: u64) -> Vec<Call> {
 #[test]
 fn with_one_transfer_of_a_hundred_lost_most_is_told_still() {
     let (mut calls_in_all, mut known, mut ended, mut codes) = (0, 0, 0, 0);
+    let mut with = [0; 3];
     for seed in 1..=20 {
         let calls = many(1000, seed);
         let (steps, lost) = with_losses(&transfers(&calls, seed, 255), seed + 100, 3);
@@ -342,11 +423,40 @@ fn with_one_transfer_of_a_hundred_lost_most_is_told_still() {
         known += told.requests.values().filter(|request| !request.path.is_empty()).count();
         ended += told.ends;
         codes += told.codes.values().flatten().count();
+        let (told, _) = run(&with_boundaries(steps));
+        check(&calls, &told);
+        with[0] += told.requests.values().filter(|request| !request.path.is_empty()).count();
+        with[1] += told.ends;
+        with[2] += told.codes.values().flatten().count();
     }
     println!("of {calls_in_all} calls: {known} with a path, {ended} ended, {codes} with a status");
+    println!("with boundaries: {with:?}");
+    assert!(with[0] >= known && with[1] >= ended && with[2] >= codes);
     assert!(
         known * 100 > calls_in_all * 80 && ended * 100 > calls_in_all * 90 && codes * 100 > calls_in_all * 80
     );
+}
+
+#[test]
+fn boundaries_that_are_told_cost_no_call_that_was_seen() {
+    let (mut with, mut without, mut calls_in_all) = ([0; 2], [0; 2], 0);
+    for seed in 1..=5 {
+        let mut calls = many(1000, seed);
+        // Bodies that come in several frames and transfers.
+        calls.iter_mut().for_each(|call| call.body *= 80);
+        let steps = cut_anywhere(&transfers(&calls, seed, 255), seed + 100, 3);
+        let muted: Vec<Step> =
+            steps.iter().filter(|step| !matches!(step, Step::Boundary(..))).cloned().collect();
+        calls_in_all += calls.len();
+        for (steps, counts) in [(&steps, &mut with), (&muted, &mut without)] {
+            let (told, _) = run(steps);
+            check(&calls, &told);
+            counts[0] += told.requests.len();
+            counts[1] += told.ends;
+        }
+    }
+    println!("of {calls_in_all} calls, requests and ends: {with:?} with boundaries, {without:?} without");
+    assert!(with[0] > without[0] && with[1] > without[1]);
 }
 
 #[test]

@@ -320,7 +320,7 @@ fn leaks(found: &Sanitised) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_of_a_literal_goes_out(sql in statement(false), cut in any::<prop::sample::Index>(), limit in 0usize..200) {

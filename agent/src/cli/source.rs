@@ -15,7 +15,9 @@ use crate::instrument::{Instruments, Need, News};
 use crate::kernel::load::Kernel;
 use crate::kernel::recording::{Frame, Writer};
 use crate::pipeline::Origin;
-use crate::process::{Goroutine, Goroutines, Language, Process, Registry, Service, command};
+use crate::process::{
+    Goroutine, Goroutines, Language, Proc, Process, Registry, Service, closed_sockets, command,
+};
 use crate::session::Who;
 use crate::span::correlate::{Role, Started, role};
 
@@ -130,6 +132,10 @@ impl Who for Live {
 
     fn is_gone(&mut self, cookie: u64) -> bool {
         self.kernel.connection(cookie).is_none()
+    }
+
+    fn closed_sockets(&mut self, tgid: u32, inodes: &[u64]) -> Vec<u64> {
+        closed_sockets(&Proc::default(), tgid, inodes)
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Texts {
     remote: OnceLock<Arc<str>>,
     /// The first authority that was named on it. The other requests nearly always name the same.
     pub authority: OnceLock<Authority>,
+    /// Something of a head on it could not be read.
+    lacking: OnceLock<()>,
 }
 
 /// An authority taken apart.
@@ -120,6 +122,18 @@ fn written(endpoint: &Endpoint, text: &OnceLock<Arc<str>>) -> Option<Arc<str>> {
     match endpoint {
         Endpoint::Inet(address) => Some(Arc::clone(text.get_or_init(|| address.ip().to_string().into()))),
         Endpoint::Unix => None,
+    }
+}
+
+impl Texts {
+    /// Something of a head could not be read, and the same may come again.
+    pub fn note_lacking(&self) {
+        let _ = self.lacking.set(());
+    }
+
+    /// Whether something of a head could not be read.
+    pub fn is_lacking(&self) -> bool {
+        self.lacking.get().is_some()
     }
 }
 

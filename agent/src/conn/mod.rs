@@ -7,4 +7,4 @@ mod stream;
 pub mod tls;
 
 pub use info::{Authority, ConnInfo, Endpoint, MessageName, SeqNames, Side, Texts};
-pub use stream::{Half, Place, beginning, inputs};
+pub use stream::{Half, Place, beginning, boundary, inputs};

@@ -67,6 +67,15 @@ pub fn beginning<'a>(data: &Data, payload: &'a [u8]) -> &'a [u8] {
     }
 }
 
+/// Where the next frame begins, in bytes from the first of a transfer, and the walk that says so.
+pub fn boundary(data: &Data) -> Option<(u32, u32)> {
+    if data.header.flags & flags::AHEAD == 0 {
+        return None;
+    }
+    let [a, b, c, d, e, f, g, h] = data.tail;
+    Some((u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])))
+}
+
 /// The first piece of a payload, the number of bytes that were left out behind it, and the other pieces.
 fn piece(payload: &[u8]) -> Option<(&[u8], u32, &[u8])> {
     let (kept, rest) = payload.split_first_chunk()?;
@@ -150,7 +159,7 @@ mod tests {
             direction: 0,
             plane: 1,
             tail_len: tail.len() as u8,
-            pad: 0,
+            route: 0,
             tail: [0; 8],
         };
         data.tail[8 - tail.len()..].copy_from_slice(tail);

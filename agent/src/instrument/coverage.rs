@@ -126,7 +126,10 @@ fn examine(
             Ok(found) => {
                 let refused = found.refusals.iter().map(ToString::to_string);
                 let tls = refused.filter(|refusal| refusal.starts_with("crypto/tls."));
-                (found.notes.iter().cloned().chain(tls).collect(), found.bits & proc::TLS != 0)
+                (
+                    found.notes.iter().cloned().chain(tls).collect(),
+                    found.bits & (proc::TLS | proc::GO_TLS) != 0,
+                )
             }
             Err(why) => (vec![why], false),
         };

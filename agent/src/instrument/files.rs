@@ -15,6 +15,7 @@ use super::worker::{Account, News};
 use super::{Facts, Findings, Found, Instrument, Need, Wanted, look};
 use crate::kernel::mapping::{Key, key};
 use crate::kernel::uprobe::{Links, Point, ProbeError, Probes};
+use crate::kernel::usage;
 use crate::placement::Rules;
 use crate::process::maps::{self, FileId, Mapped};
 use crate::process::{Language, Process, command};
@@ -72,6 +73,8 @@ pub(super) struct Files {
     said: HashSet<String>,
     /// All bits that some instrument has ever set.
     bits: u32,
+    /// A file was looked at, which takes much memory for a moment.
+    looked: bool,
 }
 
 const PROC: &str = "/proc";
@@ -98,6 +101,7 @@ impl Files {
             again: HashMap::new(),
             said: HashSet::new(),
             bits: 0,
+            looked: false,
         }
     }
 
@@ -267,7 +271,7 @@ impl Files {
         }
     }
 
-    /// Takes away what nobody has used for a while.
+    /// Takes away what nobody has used for a while, and gives memory back that is not needed any more.
     pub(super) fn tidy(&mut self, now: Instant) {
         let old = |file: &Known| {
             file.unused_since
@@ -284,6 +288,9 @@ impl Files {
             }
         }
         links.close();
+        if std::mem::take(&mut self.looked) {
+            usage::give_back();
+        }
     }
 
     /// Takes everything away.
@@ -417,6 +424,7 @@ impl Files {
 
     fn findings(&mut self, file: &File, facts: &Facts<'_>) -> Arc<Findings> {
         let begin = Instant::now();
+        self.looked = true;
         let findings = look(file, facts, &self.instruments);
         tracing::info!("{} was looked at for probes in {:?}", facts.path, begin.elapsed());
         let Some(id) = findings.build_id.clone() else { return Arc::new(findings) };

@@ -14,6 +14,7 @@ use crate::kernel::hazard::{Feature, Hazards};
 use crate::kernel::load::Kernel;
 use crate::kernel::privilege;
 use crate::kernel::uprobe::Probes;
+use crate::kernel::usage;
 use crate::placement::Rules;
 use crate::telemetry::{Flow, Stage};
 
@@ -120,6 +121,8 @@ impl Instruments {
         }
         let hazards = Hazards::look(&[Feature::ReturnProbesUnderSeccomp]);
         let returns = hazards.allows(Feature::ReturnProbesUnderSeccomp).is_ok();
+        // Loading took some megabytes, and looking at files will.
+        usage::give_back();
         Self::start(instruments, probes, rules, returns)
     }
 

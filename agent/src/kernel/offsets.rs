@@ -78,6 +78,7 @@ pub fn cost_of_missing(global: &str) -> &'static str {
         "OFF_SK_STATE" | "OFF_TP_RCV_NXT" | "OFF_TP_WRITE_SEQ" | "OFF_TP_COPIED_SEQ" => {
             "TCP connections are not captured, only unix sockets"
         }
+        "OFF_SK_SHUTDOWN" => "a call that its client gives up lasts until the server's answer is refused",
         "OFF_UNIX_PEER" => "the two ends of a unix socket are not joined",
         "OFF_TASK_IO_URING" | "OFF_KIOCB_OPCODE" | "OFF_KIOCB_FILE" | "OFF_IO_SR_BUF" | "OFF_CQE_RES"
         | "OFF_SK_COOKIE" => "bytes moved by io_uring are not read",

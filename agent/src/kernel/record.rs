@@ -116,6 +116,12 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     }
 }
 
+/// The pattern that stands behind a data record's payload; empty if there is none.
+pub fn route<'a>(data: &Data, bytes: &'a [u8]) -> &'a [u8] {
+    let from = size_of::<Data>().saturating_add(data.captured as usize);
+    bytes.get(from..).and_then(|rest| rest.get(..usize::from(data.route))).unwrap_or_default()
+}
+
 /// When a record was made.
 pub fn time(bytes: &[u8]) -> Option<u64> {
     copy_out::<Header>(bytes).map(|header| header.at_ns)
@@ -151,7 +157,7 @@ mod tests {
             direction: 0,
             plane: 1,
             tail_len: 0,
-            pad: 0,
+            route: 0,
             tail: [0; 8],
         }
     }

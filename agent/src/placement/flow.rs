@@ -27,10 +27,39 @@ enum Known {
     Frame(i64),
 }
 
+/// The same in half the room: there is a state for each of thousands of instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    Nothing,
+    Is(Value),
+    Frame(i32),
+}
+
+impl From<Known> for Held {
+    fn from(known: Known) -> Self {
+        match known {
+            Known::Nothing => Self::Nothing,
+            Known::Is(value) => Self::Is(value),
+            // No stack is so large.
+            Known::Frame(depth) => i32::try_from(depth).map_or(Self::Nothing, Self::Frame),
+        }
+    }
+}
+
+impl From<Held> for Known {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Nothing => Self::Nothing,
+            Held::Is(value) => Self::Is(value),
+            Held::Frame(depth) => Self::Frame(i64::from(depth)),
+        }
+    }
+}
+
 /// What is known before an instruction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct State {
-    registers: [Known; 16],
+    registers: [Held; 16],
     /// Distance from the stack pointer at the call of the function; what is there.
     slots: Vec<(i64, Value)>,
 }
@@ -39,7 +68,7 @@ const SP: usize = 4;
 
 impl State {
     fn at_call(abi: Abi) -> Self {
-        let mut state = Self { registers: [Known::Nothing; 16], slots: Vec::new() };
+        let mut state = Self { registers: [Held::Nothing; 16], slots: Vec::new() };
         for index in 0..16 {
             if let Some(register) = abi.argument(index) {
                 state.set(usize::from(register), Known::Is(Value::Argument(index)));
@@ -74,12 +103,12 @@ impl State {
     }
 
     fn get(&self, register: usize) -> Known {
-        self.registers.get(register).copied().unwrap_or(Known::Nothing)
+        self.registers.get(register).copied().map_or(Known::Nothing, Known::from)
     }
 
     fn set(&mut self, register: usize, known: Known) {
         if let Some(place) = self.registers.get_mut(register) {
-            *place = known;
+            *place = known.into();
         }
     }
 
@@ -108,7 +137,7 @@ impl State {
         let before = self.clone();
         for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
             if mine != theirs {
-                *mine = Known::Nothing;
+                *mine = Held::Nothing;
             }
         }
         self.slots.retain(|slot| other.slots.contains(slot));
@@ -124,9 +153,9 @@ impl State {
             self.set(register, Known::Nothing);
         }
         // Results of an earlier call are not those of this one.
-        for known in &mut self.registers {
-            if matches!(known, Known::Is(Value::Result(_))) {
-                *known = Known::Nothing;
+        for held in &mut self.registers {
+            if matches!(held, Held::Is(Value::Result(_))) {
+                *held = Held::Nothing;
             }
         }
         self.slots.retain(|(_, value)| !matches!(value, Value::Result(_)));
@@ -195,7 +224,7 @@ fn run(
         }
     };
     enter(&mut states, &mut left, &mut queued, 0, &State::at_call(abi));
-    let nothing = State { registers: [Known::Nothing; 16], slots: Vec::new() };
+    let nothing = State { registers: [Held::Nothing; 16], slots: Vec::new() };
     for door in &graph.doors {
         enter(&mut states, &mut left, &mut queued, *door, &nothing);
     }

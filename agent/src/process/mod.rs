@@ -29,4 +29,5 @@ pub use procfs::Proc;
 pub use registry::{Registry, descendants};
 pub use service::{Language, Service};
 pub use services::{Naming, Services};
+pub use sockets::closed_sockets;
 pub use tasks::Goroutine;

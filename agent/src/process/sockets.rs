@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use super::procfs::Proc;
+
+/// Descriptors of a process that are looked at for sockets that it may have closed.
+const MOST_DESCRIPTORS: usize = 4096;
 
 /// Listening sockets by inode, read once for each network namespace.
 #[derive(Debug, Default)]
@@ -26,10 +30,40 @@ impl Listeners {
 
 /// Inodes of the sockets that a process has open.
 pub(super) fn descriptors(proc: &Proc, pid: u32) -> impl Iterator<Item = u64> {
-    std::fs::read_dir(proc.path(pid, "fd")).into_iter().flatten().filter_map(|entry| {
-        let link = std::fs::read_link(entry.ok()?.path()).ok()?;
-        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-    })
+    std::fs::read_dir(proc.path(pid, "fd"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| inode_of(&std::fs::read_link(entry.ok()?.path()).ok()?))
+}
+
+/// The inode of a descriptor that is a socket, by its link.
+fn inode_of(link: &Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Which of these unix sockets a process surely does not hold any more: they are neither among its descriptors nor, for the case that
+/// another process holds them, in the list of its network. Of a process that cannot be looked at, or has too many, nothing is sure.
+pub fn closed_sockets(proc: &Proc, pid: u32, inodes: &[u64]) -> Vec<u64> {
+    let mut missing = inodes.to_vec();
+    let Ok(entries) = std::fs::read_dir(proc.path(pid, "fd")) else { return Vec::new() };
+    for (count, entry) in entries.enumerate() {
+        if missing.is_empty() || count >= MOST_DESCRIPTORS {
+            return Vec::new();
+        }
+        // One that closes meanwhile has no link any more, and is none that is asked for: those are quiet.
+        let Ok(link) = entry.and_then(|entry| std::fs::read_link(entry.path())) else { continue };
+        if let Some(inode) = inode_of(&link) {
+            missing.retain(|wanted| *wanted != inode);
+        }
+    }
+    let Ok(text) = std::fs::read(proc.path(pid, "net/unix")) else { return Vec::new() };
+    for line in String::from_utf8_lossy(&text).lines().skip(1) {
+        if let Some(inode) = line.split_ascii_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok())
+        {
+            missing.retain(|wanted| *wanted != inode);
+        }
+    }
+    missing
 }
 
 fn listening(proc: &Proc, pid: u32) -> HashMap<u64, String> {
@@ -92,6 +126,24 @@ mod tests {
         assert_eq!(unix_line(unix), Some((31_415, "unix:/run/x.sock".into())));
         assert_eq!(unix_line(&unix.replace("00010000", "00000000")), None);
         assert_eq!(unix_line("Num       RefCount Protocol Flags    Type St Inode Path"), None);
+    }
+
+    #[test]
+    fn sockets_that_were_closed() {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::net::UnixStream;
+        let (proc, own) = (Proc::default(), std::process::id());
+        let inode = |stream: &UnixStream| {
+            let link = format!("/proc/self/fd/{}", stream.as_raw_fd());
+            inode_of(&std::fs::read_link(link).unwrap()).unwrap()
+        };
+        let (one, two) = UnixStream::pair().unwrap();
+        let inodes = [inode(&one), inode(&two)];
+        assert!(closed_sockets(&proc, own, &inodes).is_empty());
+        drop(two);
+        assert_eq!(closed_sockets(&proc, own, &inodes), [inodes[1]]);
+        // Of who is not there nothing is known.
+        assert!(closed_sockets(&proc, u32::MAX, &inodes).is_empty());
     }
 
     #[test]

@@ -70,6 +70,14 @@ impl Wire {
         }
     }
 
+    /// The capture says where the next frame begins.
+    pub(super) fn boundary(&mut self, flow: Flow, ahead: u32, walk: u32) {
+        match self {
+            Self::Http1(parser) => parser.boundary(flow, ahead, walk),
+            Self::Http2(parser) => parser.boundary(flow, ahead, walk),
+        }
+    }
+
     /// Nothing moved for a while.
     pub(super) fn idle(&mut self, sink: &mut dyn FnMut(Item)) {
         match self {

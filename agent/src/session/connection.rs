@@ -15,7 +15,7 @@ use super::rest::{Rest, mark};
 use super::routes::Matched;
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
 use super::table::{IDLE_NS, Output, Who};
-use crate::conn::{ConnInfo, Half, Place, Side, beginning, inputs};
+use crate::conn::{ConnInfo, Half, Place, Side, beginning, boundary, inputs};
 
 /// Bytes kept of a burst that is too short to tell what it is.
 const PREFIX: usize = 64;
@@ -47,7 +47,7 @@ pub(super) struct Connection {
     /// Bursts that are no message before the connection is given up.
     pub(super) patience: u8,
     /// The pattern of the request whose answer comes next.
-    pub(super) route: Option<Box<Matched>>,
+    pub(super) route: Option<Matched>,
     /// It is the plaintext of an encrypted connection: how the chunk is named that is being read.
     pub(super) sealed: Option<Sealed>,
     /// Its process has ended.
@@ -56,7 +56,7 @@ pub(super) struct Connection {
     pub(super) closed_ns: Option<u64>,
     halves: [Half; 2],
     carries: Carries,
-    exchanges: VecDeque<Active>,
+    pub(super) exchanges: VecDeque<Active>,
 }
 
 impl Connection {
@@ -176,6 +176,10 @@ impl Connection {
         }
         account.parsed += 1;
         let mut change = Change::default();
+        if let (Some((ahead, walk)), Carries::Known { wire, request }) = (boundary(data), &mut self.carries) {
+            let flow = if direction == *request { Flow::Request } else { Flow::Response };
+            wire.boundary(flow, ahead, walk);
+        }
         for (offset, input) in inputs(data, payload) {
             let moment = Moment { task, at_ns, seq: data.seq.wrapping_add(offset) };
             let got = self.feed(direction, input, &moment, who, account, out);
@@ -210,6 +214,7 @@ impl Connection {
             && !fin
         {
             account.holes += 1;
+            self.info.texts.note_lacking();
             match &mut self.carries {
                 // What was kept of the burst does not go on here.
                 Carries::Unknown { prefix, .. } => drop(prefix.take_if(|p| p.direction == direction)),

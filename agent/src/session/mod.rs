@@ -15,6 +15,7 @@ mod rest;
 mod routes;
 mod scene;
 mod table;
+mod unix;
 
 pub use crate::conn::Side;
 pub use account::Account;

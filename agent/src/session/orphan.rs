@@ -63,6 +63,9 @@ impl Who for Late<'_> {
     fn is_gone(&mut self, cookie: u64) -> bool {
         self.who.is_gone(cookie)
     }
+    fn closed_sockets(&mut self, tgid: u32, inodes: &[u64]) -> Vec<u64> {
+        self.who.closed_sockets(tgid, inodes)
+    }
 }
 
 impl Connection {
@@ -124,6 +127,7 @@ impl Sessions {
             }
             self.encrypted.forget(cookie);
             if let Some(mut connection) = self.connections.remove(&cookie) {
+                self.unix.forget(cookie, &connection);
                 // No hook tells that a unix socket was closed.
                 let at_ns = closed_ns.map_or(at_ns, |closed_ns| closed_ns.max(connection.last_ns));
                 connection.close(at_ns, true, None, who, &mut self.account, out);

@@ -145,7 +145,7 @@ impl Sessions {
         }
         if !self.connections.contains_key(&join.cookie) {
             let Some(info) = who.connection(join.cookie) else { return };
-            if !self.insert(join.cookie, ConnInfo::new(join.cookie, &info), join.header.tgid) {
+            if !self.insert(join.cookie, &info, join.header.tgid) {
                 return;
             }
         }
@@ -225,7 +225,7 @@ impl Sessions {
             direction: plain.direction,
             plane: 0,
             tail_len: plain.tail_len,
-            pad: 0,
+            route: 0,
             tail: plain.tail,
         };
         self.moved(&data, payload, who, out);

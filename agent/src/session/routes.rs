@@ -1,7 +1,7 @@
-//! Patterns of routers. Comes in: `Route` records, each before the answer of the request that it is about. Goes out: the whole pattern,
+//! Patterns of routers. Comes in: what the answer's own record holds, or `Route` records before it. Goes out: the whole pattern,
 //! for the answer that begins at its position and for no other.
 
-use spanwise_common::event::Route;
+use spanwise_common::event::{Data, Route};
 use spanwise_common::limits::{MAX_ROUTE, MAX_ROUTE_PARTS};
 
 use super::table::Sessions;
@@ -17,6 +17,11 @@ pub(super) struct Matched {
 impl Matched {
     fn new(seq: u32, parts: u8) -> Self {
         Self { seq, told: 0, parts, text: String::new() }
+    }
+
+    fn whole(seq: u32, text: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(text).ok()?.to_owned();
+        Some(Self { seq, told: 1, parts: 1, text })
     }
 
     /// Takes the next part. False if it is not the next.
@@ -50,11 +55,17 @@ impl Matched {
 }
 
 impl Sessions {
+    /// The transfer that comes next begins an answer, and its record holds the whole pattern of the request.
+    pub fn answers(&mut self, data: &Data, text: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&data.cookie) else { return };
+        connection.route = Matched::whole(data.seq, text);
+    }
+
     /// A pattern, or a part of one.
     pub fn route(&mut self, route: &Route, text: &[u8]) {
         let Some(connection) = self.connections.get_mut(&route.cookie) else { return };
         if route.part == 0 {
-            connection.route = Some(Box::new(Matched::new(route.seq, route.parts)));
+            connection.route = Some(Matched::new(route.seq, route.parts));
         }
         if let Some(matched) = &mut connection.route
             && !matched.add(route, text)

@@ -19,7 +19,7 @@ use crate::conn::{ConnInfo, MessageName, Side};
 pub(super) struct Active {
     key: ExchangeKey,
     number: u32,
-    task: Task,
+    pub(super) task: Task,
     message: Option<MessageName>,
     began_ns: u64,
     request: Option<Request>,
@@ -88,7 +88,7 @@ pub(super) struct Scene<'a> {
     /// Of the plaintext of an encrypted connection.
     pub(super) sealed: Option<Sealed>,
     /// The pattern of the request whose answer comes next.
-    pub(super) route: &'a mut Option<Box<Matched>>,
+    pub(super) route: &'a mut Option<Matched>,
     pub(super) who: &'a mut dyn Who,
     pub(super) account: &'a mut Account,
     pub(super) out: &'a mut Output,
@@ -175,6 +175,7 @@ impl Scene<'_> {
             Head::Request(request) if flow == Flow::Request => self.request(exchange, request),
             Head::Response(response) if flow == Flow::Response => {
                 if response.truncated {
+                    self.info.texts.note_lacking();
                     self.change.long_head = Some(self.direction_of(Flow::Response));
                 }
                 if let Some(active) = self.find(exchange) {
@@ -264,6 +265,7 @@ impl Scene<'_> {
 
     fn request(&mut self, number: u32, mut request: Request) {
         if request.truncated {
+            self.info.texts.note_lacking();
             self.change.long_head = Some(self.direction_of(Flow::Request));
         }
         if self.streams {

@@ -15,6 +15,7 @@ use super::orphan::Late;
 use super::plain::EncryptedConnections;
 use super::rest::{Rest, nothing, wanted};
 use super::scene::Change;
+use super::unix::Ends;
 use crate::conn::{ConnInfo, Endpoint};
 use crate::process::Service;
 use crate::telemetry::Stage;
@@ -26,7 +27,8 @@ pub(super) const IDLE_NS: u64 = 80_000_000;
 /// Without a byte for so long, it is asked whether a connection with something under way is still there: its close may have been
 /// lost in a full ring.
 const DOUBT_NS: u64 = 10_000_000_000;
-/// No hook tells that a unix socket was closed on this side. Without a byte for so long, what is under way is given up.
+/// No hook tells that a unix socket was closed on this side, and looking at its process may not tell. Without a byte for so long,
+/// what is under way is given up.
 const UNIX_PATIENCE_NS: u64 = 300_000_000_000;
 pub(super) const TCP_FIN_WAIT1: u32 = 4;
 pub(super) const TCP_CLOSE: u32 = 7;
@@ -40,6 +42,10 @@ pub trait Who {
     /// Whether the kernel side has forgotten a connection. Of a recording nobody knows.
     fn is_gone(&mut self, _cookie: u64) -> bool {
         false
+    }
+    /// Which of these unix sockets, by inode, a process surely does not hold any more. Of a recording nobody knows.
+    fn closed_sockets(&mut self, _tgid: u32, _inodes: &[u64]) -> Vec<u64> {
+        Vec::new()
     }
 }
 
@@ -95,7 +101,8 @@ pub struct Sessions {
     pub(super) connections: HashMap<u64, Connection, Numbers>,
     pub(super) of_process: HashMap<u32, HashSet<u64, Numbers>, Numbers>,
     /// Connections with exchanges under way.
-    active: Vec<u64>,
+    pub(super) active: Vec<u64>,
+    pub(super) unix: Ends,
     pub(super) encrypted: EncryptedConnections,
     pub(super) account: Account,
     /// How much is to be done.
@@ -114,11 +121,15 @@ impl Sessions {
             connection.restarted = open.info.transport == transport::UNIX;
             return;
         }
-        self.insert(open.cookie, ConnInfo::new(open.cookie, &open.info), open.header.tgid);
+        self.insert(open.cookie, &open.info, open.header.tgid);
     }
 
-    pub(super) fn insert(&mut self, cookie: u64, info: ConnInfo, tgid: u32) -> bool {
-        self.add(cookie, Connection::new(info, tgid))
+    pub(super) fn insert(&mut self, cookie: u64, info: &Info, tgid: u32) -> bool {
+        let added = self.add(cookie, Connection::new(ConnInfo::new(cookie, info), tgid));
+        if added {
+            self.unix.opened(cookie, info);
+        }
+        added
     }
 
     /// A new connection, under the cookie of its socket or the identity of the object that gives its plaintext.
@@ -152,6 +163,7 @@ impl Sessions {
     pub(super) fn remove(&mut self, cookie: u64) -> Option<Connection> {
         let connection = self.connections.remove(&cookie)?;
         self.encrypted.forget(cookie);
+        self.unix.forget(cookie, &connection);
         if let Some(set) = self.of_process.get_mut(&connection.tgid) {
             set.remove(&cookie);
             if set.is_empty() {
@@ -170,7 +182,7 @@ impl Sessions {
                 self.account.unknown += 1;
                 return;
             };
-            if !self.insert(cookie, ConnInfo::new(cookie, &info), data.header.tgid) {
+            if !self.insert(cookie, &info, data.header.tgid) {
                 self.account.refused += 1;
                 return;
             }
@@ -178,6 +190,7 @@ impl Sessions {
         if !self.is_encrypted(data, payload, out) {
             self.moved(data, payload, who, out);
         }
+        self.heard_end(data, who, out);
     }
 
     /// Bytes moved on a connection of the table, by its key.
@@ -205,10 +218,11 @@ impl Sessions {
         // Of one whose process has ended nobody waits for what still comes.
         let orphan = self.connections.get(&cookie).is_some_and(|connection| connection.orphan.is_some());
         let gone = close.new_state == TCP_CLOSE || orphan;
+        let both = gone || close.header.flags & flags::GIVEN_UP != 0;
         let received = (close.header.flags & flags::HAS_RECEIVED != 0).then_some(close.received);
         let object = if gone { self.encrypted.forget(cookie) } else { self.encrypted.object(cookie) };
         if let Some(object) = object {
-            self.end_object(object, at_ns, gone, who, out);
+            self.end_object(object, at_ns, both, who, out);
         }
         if gone && !orphan && self.lingers(cookie, at_ns, received, who, out) {
             return;
@@ -222,13 +236,14 @@ impl Sessions {
                 }
             }
         } else if let Some(connection) = self.connections.get_mut(&cookie) {
-            connection.close(at_ns, false, received, who, &mut self.account, out);
+            connection.close(at_ns, both, received, who, &mut self.account, out);
         }
     }
 
     /// Concludes ends that cannot be seen. To be called every few tens of milliseconds.
     pub fn tick(&mut self, now_ns: u64, who: &mut dyn Who, out: &mut Output) {
         self.tick_rest(now_ns, who, out);
+        self.doubt_unix(now_ns, who, out);
         let mut at = 0;
         while let Some(cookie) = self.active.get(at).copied() {
             let Some(connection) = self.connections.get_mut(&cookie) else {
@@ -259,17 +274,19 @@ impl Sessions {
                 self.give_up(cookie, now_ns, who, out);
                 continue;
             }
-            let quiet_ns = now_ns.saturating_sub(connection.last_ns.max(connection.doubted_ns));
-            if quiet_ns >= DOUBT_NS {
+            let is_over = if connection.info.local == Endpoint::Unix {
+                now_ns.saturating_sub(connection.last_ns) >= UNIX_PATIENCE_NS
+            } else if now_ns.saturating_sub(connection.last_ns.max(connection.doubted_ns)) >= DOUBT_NS {
                 connection.doubted_ns = now_ns;
-                let unix = connection.info.local == Endpoint::Unix;
-                let tired = unix && now_ns.saturating_sub(connection.last_ns) >= UNIX_PATIENCE_NS;
-                if tired || (!unix && who.is_gone(connection.info.cookie)) {
-                    let mut late = Late::new(connection, who);
-                    connection.abandon(Outcome::Unfinished, now_ns, &mut late, &mut self.account, out);
-                    self.remove(cookie);
-                    continue;
-                }
+                who.is_gone(connection.info.cookie)
+            } else {
+                false
+            };
+            if is_over {
+                let mut late = Late::new(connection, who);
+                connection.abandon(Outcome::Unfinished, now_ns, &mut late, &mut self.account, out);
+                self.remove(cookie);
+                continue;
             }
             at += 1;
         }

@@ -21,7 +21,7 @@ use spanwise::session::{Edge, Exchange, ExchangeKey, Outcome, Side, Signal, Task
 use spanwise::span::correlate::{Correlator, Settings};
 use spanwise::span::{Decision, ParentSource};
 use spanwise_protocol::context::TraceContext;
-use spanwise_protocol::message::Request;
+use spanwise_protocol::message::{Request, Response};
 
 pub const US: u64 = 1_000;
 pub const MS: u64 = 1_000_000;
@@ -190,6 +190,17 @@ impl Feed {
     /// What the request asks for.
     pub fn asks(&mut self, key: u64, path: &str) {
         self.open.get_mut(&key).unwrap().request.path = path.into();
+    }
+
+    /// What was read of its heads; of the answer a status, zero if it could not be read.
+    pub fn reads(&mut self, key: u64, request: Request, status: Option<u16>) {
+        let exchange = self.open.get_mut(&key).unwrap();
+        if request.truncated || status == Some(0) {
+            exchange.conn.texts.note_lacking();
+        }
+        exchange.request = request;
+        exchange.response =
+            status.map(|status| Response { status, truncated: status == 0, ..Response::default() });
     }
 
     pub fn answer(&mut self, key: u64, task: Task, first: bool, last: bool) {

@@ -4,7 +4,7 @@ use spanwise::session::Outcome;
 use spanwise_common::conn::transport;
 use spanwise_common::event::Direction;
 
-use crate::stage::{Bench, CLOSED, FIN_WAIT1, GET, MS, OK, TGID, pair};
+use crate::stage::{Bench, CLOSED, FIN_WAIT1, GET, MS, OK, TGID, pair, unix_pair};
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const TO_THE_END: &str = "HTTP/1.0 200 OK\r\n\r\n";
@@ -91,6 +91,91 @@ fn a_client_that_closes_its_half_still_gets_its_answer() {
     bench.send(&mut server, OK);
     bench.recv(&mut client, OK);
     assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Complete]);
+}
+
+#[test]
+fn a_client_that_gives_up_ends_its_call() {
+    let (mut client, mut server) = pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut server, GET);
+    bench.wait(50);
+    bench.gives_up(&client);
+    let given_up = bench.now;
+    bench.wait(100);
+    assert_eq!((bench.only().outcome, bench.only().ended_ns), (Outcome::Aborted, given_up));
+    // The server does not know yet.
+    bench.end_of_stream(&server);
+    bench.send(&mut server, OK);
+    assert_eq!(bench.outcomes(), [Outcome::Aborted, Outcome::Complete]);
+    bench.state(&client, CLOSED);
+    assert_eq!(bench.exchanges.len(), 2);
+}
+
+#[test]
+fn the_end_that_reads_the_end_of_a_unix_stream_tells_of_the_other() {
+    let (mut client, mut server) = unix_pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut server, GET);
+    bench.wait(100);
+    // The server closes without an answer.
+    bench.end_of_stream(&client);
+    let now = bench.now;
+    assert_eq!(bench.outcomes(), [Outcome::Aborted, Outcome::Aborted]);
+    assert!(bench.exchanges.iter().all(|exchange| exchange.ended_ns == now));
+}
+
+#[test]
+fn the_end_of_a_unix_stream_ends_an_answer_without_a_length() {
+    let (mut client, mut server) = unix_pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut server, GET);
+    bench.send(&mut server, TO_THE_END);
+    bench.recv(&mut client, TO_THE_END);
+    bench.end_of_stream(&client);
+    assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Complete]);
+}
+
+#[test]
+fn a_unix_client_that_sends_no_more_still_gets_its_answer() {
+    let (mut client, mut server) = unix_pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut server, GET);
+    bench.end_of_stream(&server);
+    bench.send(&mut server, OK);
+    bench.recv(&mut client, OK);
+    assert_eq!(bench.outcomes(), [Outcome::Complete, Outcome::Complete]);
+}
+
+#[test]
+fn the_end_of_a_unix_stream_is_not_told_to_who_has_the_sockets_address_now() {
+    let (mut client, mut server) = unix_pair();
+    server.info.peer_sock = 99;
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, GET);
+    bench.recv(&mut server, GET);
+    bench.end_of_stream(&client);
+    assert_eq!(bench.outcomes(), [Outcome::Aborted]);
+}
+
+#[test]
+fn a_unix_socket_that_its_process_closed_is_found_by_looking() {
+    let (_, mut server) = unix_pair();
+    let mut bench = Bench::with(&[&server]);
+    bench.known.connection = Some(server.info);
+    bench.recv(&mut server, GET);
+    let last = bench.now;
+    bench.wait(30_000);
+    assert!(bench.exchanges.is_empty(), "it is held, and the handler is slow");
+    bench.known.closed = vec![u64::from(server.info.inode)];
+    bench.wait(1_900);
+    assert!(bench.exchanges.is_empty(), "it was looked at just now");
+    bench.wait(200);
+    assert_eq!((bench.only().outcome, bench.only().ended_ns), (Outcome::Unfinished, last));
+    assert_eq!(bench.forgotten, [server.cookie]);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Known {
     pub(crate) connection: Option<Info>,
     /// The kernel side has forgotten every connection.
     pub(crate) gone: bool,
+    /// Sockets, by inode, that no process holds.
+    pub(crate) closed: Vec<u64>,
 }
 
 impl Who for Known {
@@ -36,6 +38,9 @@ impl Who for Known {
     }
     fn is_gone(&mut self, _cookie: u64) -> bool {
         self.gone
+    }
+    fn closed_sockets(&mut self, _tgid: u32, inodes: &[u64]) -> Vec<u64> {
+        inodes.iter().copied().filter(|inode| self.closed.contains(inode)).collect()
     }
 }
 
@@ -70,7 +75,7 @@ pub(crate) fn pair() -> (Socket, Socket) {
         known: known::BASES,
         pad: [0; 2],
         netns: 1,
-        pad2: 0,
+        inode: 0,
     };
     let socket = |cookie, info, next| Socket { cookie, info, tgid: TGID, next, last: None };
     (
@@ -78,6 +83,22 @@ pub(crate) fn pair() -> (Socket, Socket) {
         socket(1, info(client_first - 1, server_first, (40_000, 80)), [client_first, server_first]),
         socket(2, info(server_first, client_first, (80, 40_000)), [server_first, client_first]),
     )
+}
+
+/// The same of a unix connection.
+pub(crate) fn unix_pair() -> (Socket, Socket) {
+    let (mut client, mut server) = pair();
+    for (socket, sock, peer_sock) in [(&mut client, 11, 12), (&mut server, 12, 11)] {
+        socket.info = Info {
+            sock,
+            peer_sock,
+            transport: transport::UNIX,
+            known: 0,
+            inode: sock as u32 * 100,
+            ..socket.info
+        };
+    }
+    (client, server)
 }
 
 /// The stage, and what it said so far.
@@ -211,7 +232,7 @@ impl Bench {
             direction: direction.0,
             plane: 1,
             tail_len: tail.len() as u8,
-            pad: 0,
+            route: 0,
             tail: last,
         };
         self.record(&record::encode_data(&data, bytes.as_bytes()));
@@ -275,7 +296,7 @@ impl Bench {
             direction: Direction::RECV.0,
             plane: 1,
             tail_len: 0,
-            pad: 0,
+            route: 0,
             tail: [0; 8],
         };
         self.record(&record::encode_data(&data, &[]));
@@ -288,6 +309,11 @@ impl Bench {
     /// The same from a kernel that tells where reading ended.
     pub(crate) fn state_and_received(&mut self, socket: &Socket, new_state: u32) {
         self.changes(socket, new_state, flags::HAS_RECEIVED, socket.next[1]);
+    }
+
+    /// The process closes its socket, from a kernel that tells this from the end of sending.
+    pub(crate) fn gives_up(&mut self, socket: &Socket) {
+        self.changes(socket, FIN_WAIT1, flags::GIVEN_UP, 0);
     }
 
     fn changes(&mut self, socket: &Socket, new_state: u32, bits: u16, received: u32) {

@@ -8,8 +8,8 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Kind, Route};
-use spanwise_common::golang::fixed;
-use spanwise_common::limits::MAX_ROUTE;
+use spanwise_common::golang::{Routes, Way, fixed};
+use spanwise_common::limits::{MAX_PAYLOAD, MAX_ROUTE};
 use spanwise_common::offsets::MISSING;
 
 use super::conn::descriptor_below;
@@ -17,7 +17,7 @@ use super::maps::GO_ROUTES;
 use super::routers;
 use crate::emit::{counters, header};
 use crate::golang;
-use crate::maps::{EVENTS, SCRATCH};
+use crate::maps::{CONNS, EVENTS, SCRATCH, Scratch, Serving};
 use crate::read::{masked, user_bytes, word};
 
 /// What every answer begins with, as far as it is looked at.
@@ -38,28 +38,112 @@ fn is_answer(first: u64) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn route_of_transfer() -> u32 {
-    let Some(scratch) = SCRATCH.get_ptr(0) else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: per-CPU scratch.
-    let (first, call, t, captured, seq) = unsafe {
-        (
-            (&raw const (*scratch).payload).cast::<u64>().read(),
-            &(*scratch).call,
-            &(*scratch).transfer,
-            (*scratch).data.captured,
-            (*scratch).data.seq,
-        )
-    };
-    if captured < SHORTEST || !is_answer(first) || !call.is_transfer() {
+    let scratch = unsafe { &mut *scratch };
+    // SAFETY: eight of its bytes.
+    let first = unsafe { scratch.payload.as_ptr().cast::<u64>().read() };
+    if scratch.data.captured < SHORTEST || !is_answer(first) || !scratch.call.is_transfer() {
         return 0;
     }
-    tell_route(t.key, seq, t.bits, call.di, 0)
+    u32::from(of_scratch(scratch).is_some())
 }
 
-/// Plaintext that is given to crypto/tls: where it is, the connection's object in the program, how that is known, and the position.
+#[inline(always)]
+fn of_scratch(scratch: &Scratch) -> Option<()> {
+    let server = scratch.data.task.id;
+    if server == 0 {
+        return None;
+    }
+    let told = Told { key: scratch.transfer.key, seq: scratch.data.seq, inside: true };
+    // A goroutine serves one connection, and no other ever has its id. So what was found once stays true.
+    let known = scratch.serving.server == server;
+    if known
+        && scratch.serving.way.current != 0
+        && let Some((_, request)) = current(&scratch.serving.way, scratch.serving.served)
+        && let Some([text, len]) = pattern(&scratch.serving.way, request)
+    {
+        return part(&told, text, len, 0, 1);
+    }
+    // SAFETY: written before the process's bits say so, and then left alone.
+    let routes = unsafe { GO_ROUTES.get(&((scratch.transfer.id >> 32) as u32)) }?;
+    let (top, thread) = golang::top_of_found(scratch, scratch.transfer.bits, routes.start)?;
+    let way = way(routes);
+    let mut conn = scratch.serving.served;
+    if !known {
+        conn = word(top - u64::from(routes.slot))?;
+        if descriptor_below(conn + u64::from(routes.transport))? as u32 != scratch.call.di as u32 {
+            return None;
+        }
+        remember(told.key, Serving { server, served: conn, way });
+    }
+    let (response, request) = current(&way, conn)?;
+    if let Some([text, len]) = pattern(&way, request) {
+        return part(&told, text, len, 0, 1);
+    }
+    routers::find(&told, routes, &routers::Served { conn, response, request, thread, top })
+}
+
+/// Keeps what serves a connection.
+#[inline(always)]
+fn remember(key: u64, serving: Serving) {
+    if let Some(state) = CONNS.get_ptr_mut(&key) {
+        // SAFETY: map values stay valid while the program runs.
+        unsafe {
+            (*state).server = serving.server;
+            (*state).served = serving.served;
+            (*state).way = serving.way;
+        }
+    }
+}
+
+/// The offsets are those of members of structs of some hundred bytes; the agent made sure.
+#[inline(always)]
+fn way(routes: &Routes) -> Way {
+    Way {
+        current: routes.current as u16,
+        request: routes.request as u16,
+        pattern: routes.pattern as u16,
+        indirect: routes.indirect as u16,
+    }
+}
+
+/// The response that is under way on a connection, and its request.
+#[inline(always)]
+fn current(way: &Way, conn: u64) -> Option<(u64, u64)> {
+    let response = word(conn + u64::from(way.current))?;
+    if response == 0 {
+        return None;
+    }
+    let [its, next] = pair(response + fixed::FIRST)?;
+    if its != conn {
+        return None;
+    }
+    let request = if way.request == 8 { next } else { word(response + u64::from(way.request))? };
+    Some((response, request))
+}
+
+/// Where the pattern is that `net/http` matched a request with, and its length; none if it has none.
+#[inline(always)]
+fn pattern(way: &Way, request: u64) -> Option<[u64; 2]> {
+    if way.pattern == NO_PATTERN {
+        return None;
+    }
+    let mut at = request + u64::from(way.pattern);
+    if way.indirect != 0 {
+        at = word(at)?;
+    }
+    pair(at).filter(|[_, len]| *len != 0)
+}
+
+/// `offsets::MISSING` in sixteen bits.
+const NO_PATTERN: u16 = MISSING as u16;
+
+/// Plaintext that is given to crypto/tls: where it is, the connection's object in the program, what it is known by, and the position.
 #[inline(always)]
 pub fn of_plaintext(buffer: u64, pointer: u64, object: u64, seq: u32, bits: u32) {
     if word(buffer).is_some_and(is_answer) {
-        tell_route(object, seq, bits, pointer, 1);
+        tell_route(object, seq, bits, pointer);
     }
 }
 
@@ -69,46 +153,30 @@ pub struct Told {
     pub key: u64,
     /// Position of the answer.
     pub seq: u32,
+    /// The answer's record is under construction in the scratch, and has room for a pattern of one part.
+    pub inside: bool,
 }
 
-/// An answer begins. `below` is the descriptor that it is written to, or, if `sealed`, the `tls.Conn`. A global function: the
-/// verifier looks at it once, and not for every way to it.
+/// Plaintext that is given to a `tls.Conn` begins an answer. A global function: the verifier looks at it once, and not for every way
+/// to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell_route(key: u64, seq: u32, bits: u32, below: u64, sealed: u32) -> u32 {
-    u32::from(find(&Told { key, seq }, bits, below, sealed != 0).is_some())
+pub extern "C" fn tell_route(key: u64, seq: u32, bits: u32, below: u64) -> u32 {
+    u32::from(of_sealed(&Told { key, seq, inside: false }, bits, below).is_some())
 }
 
 #[inline(always)]
-fn find(told: &Told, bits: u32, below: u64, sealed: bool) -> Option<()> {
-    // SAFETY: written before the process's bits say so, and then left alone.
+fn of_sealed(told: &Told, bits: u32, below: u64) -> Option<()> {
+    // SAFETY: as in `of_scratch`.
     let routes = unsafe { GO_ROUTES.get(&((bpf_get_current_pid_tgid() >> 32) as u32)) }?;
     let (top, thread) = golang::top_of_stack(bits, routes.start)?;
     let conn = word(top - u64::from(routes.slot))?;
-    let response = word(conn + u64::from(routes.current))?;
-    if response == 0 || word(response + fixed::FIRST)? != conn {
+    let way = way(routes);
+    let (response, request) = current(&way, conn)?;
+    if word(conn + u64::from(routes.transport) + 8)? != below {
         return None;
     }
-    let transport = conn + u64::from(routes.transport);
-    let same = if sealed {
-        word(transport + 8)? == below
-    } else {
-        descriptor_below(transport)? as u32 == below as u32
-    };
-    if !same {
-        return None;
-    }
-    let request = word(response + u64::from(routes.request))?;
-    let mut pattern = request + u64::from(routes.pattern);
-    if routes.pattern == MISSING {
-        pattern = 0;
-    } else if routes.indirect != 0 {
-        pattern = word(pattern)?;
-    }
-    if pattern != 0
-        && let Some([text, len]) = pair(pattern)
-        && len != 0
-    {
+    if let Some([text, len]) = pattern(&way, request) {
         return part(told, text, len, 0, 1);
     }
     routers::find(told, routes, &routers::Served { conn, response, request, thread, top })
@@ -133,11 +201,32 @@ pub fn part(told: &Told, text: u64, len: u64, part: u8, parts: u8) -> Option<()>
     if len > MAX_ROUTE as u64 {
         return None;
     }
+    if told.inside && parts == 1 {
+        return (put_route(text, len as u32) != 0).then_some(());
+    }
     let place = u64::from(told.seq) | u64::from(part) << 32 | u64::from(parts) << 40;
     (tell_part(told.key, place, text, len as u32) != 0).then_some(())
 }
 
-/// The same: `place` is the position, the part and how many there are. A global function: the verifier looks at it once.
+/// Puts a pattern behind the payload of the record in the scratch. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn put_route(text: u64, len: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU scratch.
+    let scratch = unsafe { &mut *scratch };
+    let at = masked(scratch.data.captured, MAX_PAYLOAD as u32 - 1);
+    let len = masked(len, LARGE as u32 - 1);
+    // SAFETY: the masks keep both together within the payload, which is twice as long.
+    if !unsafe { user_bytes(scratch.payload.as_mut_ptr().add(at as usize), len, text) } {
+        return 0;
+    }
+    scratch.data.route = len as u8;
+    scratch.data.header.size += len;
+    1
+}
+
+/// Tells a part by a record of its own: `place` is the position, the part and how many there are. A global function: the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell_part(key: u64, place: u64, text: u64, len: u32) -> u32 {

@@ -67,6 +67,10 @@ pub(super) struct Half {
     pub(super) decoder: Decoder,
     /// Everything of this direction was seen.
     pub(super) exact: bool,
+    /// The walk of the capture over frames that was right about this direction.
+    pub(super) walk: Option<u32>,
+    /// The frame that comes next is the first behind a loss: it may go on with a header block that is lost.
+    pub(super) resumed: bool,
 }
 
 impl Default for Half {
@@ -79,6 +83,8 @@ impl Default for Half {
             block: None,
             decoder: Decoder::unknown(is_wanted),
             exact: false,
+            walk: None,
+            resumed: false,
         }
     }
 }
@@ -125,6 +131,15 @@ impl Half {
         self.block = None;
         self.clear_payload();
         self.at = At::Lost;
+    }
+
+    /// How many bytes the next frame header is ahead, where that is known.
+    pub(super) fn ahead(&self) -> Option<u32> {
+        match self.at {
+            At::Header if self.have == 0 => Some(0),
+            At::Frame { left, .. } | At::Data { left, .. } | At::Skip { left } => Some(left),
+            _ => None,
+        }
     }
 
     /// Forgets the payload.

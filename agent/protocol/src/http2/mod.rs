@@ -87,6 +87,15 @@ impl Parser for Connection {
         }
     }
 
+    fn boundary(&mut self, flow: Flow, ahead: u32, walk: u32) {
+        let half = self.half(flow);
+        match half.ahead() {
+            Some(own) => half.walk = (own == ahead).then_some(walk),
+            None if half.walk == Some(walk) && matches!(half.at, At::Lost) => self.resume(flow, ahead),
+            None => {}
+        }
+    }
+
     fn idle(&mut self, sink: Sink<'_>) {
         self.give_up_silent(sink);
     }

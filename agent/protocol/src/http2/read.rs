@@ -140,6 +140,11 @@ impl Connection {
     /// A frame header is there, and ends at `at`.
     fn begin_frame(&mut self, flow: Flow, frame: Frame, at: usize, sink: Sink<'_>) -> Result<(), Broken> {
         let half = self.half(flow);
+        if std::mem::take(&mut half.resumed) && frame.kind == kind::CONTINUATION && frame.is_valid() {
+            half.at = skip(frame.len);
+            half.resumed = !frame.has(flag::END_HEADERS);
+            return Ok(());
+        }
         let open = half.block.as_ref().map(|block| block.stream);
         let in_order = match open {
             Some(stream) => frame.kind == kind::CONTINUATION && frame.stream == stream,
@@ -409,6 +414,15 @@ impl Connection {
             block.fields.cut = true;
             self.block_is_there(flow, *block, at, sink);
         }
+    }
+
+    /// The boundary between frames is known again.
+    pub(super) fn resume(&mut self, flow: Flow, ahead: u32) {
+        let half = self.half(flow);
+        half.have = 0;
+        half.at = skip(ahead);
+        half.resumed = true;
+        self.stats.resyncs += 1;
     }
 
     /// Gives up the boundary between frames. What was captured of a header block counts, unless it is broken.

@@ -30,8 +30,15 @@ const fn is_kind(byte: u8) -> bool {
     )
 }
 
+/// What a replica says to its primary now and then. Without answers the primary sends it every command that changes data.
+const ACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n";
+
 impl Connection {
     pub(super) fn response_bytes(&mut self, bytes: &[u8], burst_start: bool, sink: Sink<'_>) {
+        if burst_start && bytes.starts_with(ACK) && !matches!(self.response, Response::Value { .. }) {
+            self.switch(0, sink);
+            return;
+        }
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let first = rest.first().copied().unwrap_or_default();

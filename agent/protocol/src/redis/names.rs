@@ -8,7 +8,8 @@ const CONTAINERS: &[&str] = &[
     "OBJECT", "PUBSUB", "SCRIPT", "SENTINEL", "SLOWLOG", "XGROUP", "XINFO",
 ];
 
-/// What a connection is recognised by. Not the commands that subscribe: an answer to those looks the same.
+/// What a connection is recognised by. Not the commands that subscribe: an answer to those looks the same; and not what only a
+/// replica says.
 const COMMANDS: &[&str] = &[
     "ACL",
     "APPEND",
@@ -143,7 +144,6 @@ const COMMANDS: &[&str] = &[
     "READWRITE",
     "RENAME",
     "RENAMENX",
-    "REPLCONF",
     "RESET",
     "RESTORE",
     "ROLE",
@@ -284,6 +284,7 @@ pub(super) fn kind(name: &[u8], second: &[u8]) -> Kind {
             Kind::Subscribe
         }
         (6, Some(b'C')) if is("CLIENT") && second.eq_ignore_ascii_case(b"REPLY") => Kind::Silence,
+        (8, Some(b'R')) if is("REPLCONF") && second.eq_ignore_ascii_case(b"ACK") => Kind::Silence,
         _ => Kind::Usual,
     }
 }

@@ -18,6 +18,7 @@ pub(crate) enum Step {
     Gap(Flow),
     End(Flow),
     Idle,
+    Boundary(Flow, u32, u32),
 }
 
 /// Bytes of a new burst.
@@ -55,6 +56,10 @@ impl<P: Parser> Driver<P> {
         let at = self.at;
         let items = &mut self.items;
         let (flow, input, len) = match step {
+            Step::Boundary(flow, ahead, walk) => {
+                self.parser.boundary(*flow, *ahead, *walk);
+                return;
+            }
             Step::Bytes(flow, bytes, burst_start) => {
                 (*flow, Input::Bytes { bytes, burst_start: *burst_start }, bytes.len() as u64)
             }

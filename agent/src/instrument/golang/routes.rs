@@ -142,14 +142,21 @@ fn way(program: &Program<'_, '_>, found: &mut Found) -> Result<Routes, Lack> {
     let handle = program.function(HANDLE).ok().and_then(|handle| frame(&handle));
     // Each call leaves an address to return to.
     let called = frame(&serve).zip(handle).map_or(0, |(serve, handle)| slot + serve + handle + 3 * 8);
+    // The kernel side keeps these in sixteen bits, all ones for what is not there.
+    let short = |strukt, member| match offset(strukt, member)? {
+        far @ 0xffff.. => {
+            Err(Lack::Said(format!("{strukt}.{member} is said to be at {far}, so spans have no http.route")))
+        }
+        offset => Ok(offset),
+    };
     Ok(Routes {
         start,
         slot,
         called,
         pad: 0,
         transport: offset("net/http.conn", "rwc")?,
-        current: offset("net/http.conn", "curReq")?,
-        request: offset("net/http.response", "req")?,
+        current: short("net/http.conn", "curReq")?,
+        request: short("net/http.response", "req")?,
         pattern,
         indirect,
         handler: offset("net/http.Server", "Handler")?,

@@ -20,7 +20,7 @@ pub(super) fn look(program: &Program<'_, '_>, facts: &Facts<'_>, found: &mut Fou
     match probes(program, facts) {
         Ok((probes, layout)) => {
             found.probes.extend(probes);
-            found.bits |= proc::TLS;
+            found.bits |= proc::GO_TLS;
             found.values.push((names::GO_TLS, Box::new(move |_| bytes(&layout))));
         }
         Err(lack) => lack.tell(found),

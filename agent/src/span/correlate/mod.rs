@@ -7,6 +7,7 @@
 //!   `certain` takes what needs no model; `goroutines` and `lineage` follow tasks and those who started them,
 //!   `handovers` and `jobs` those who gave them work.
 //! - `models` name requests for calls; `calibrator` and `background` say which of them may be believed.
+//! - `told` fills what one end of a message could not read with what the other could.
 //! - `decide` weighs what they say; `resolve` lets trace ids follow parents and emits; `time` keeps the bounds.
 //!
 //! A call is decided late: when the response of a request begins for which it was named, or when no request
@@ -35,6 +36,7 @@ mod resolve;
 pub mod role;
 mod settings;
 mod time;
+mod told;
 
 use std::collections::VecDeque;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU32;
 use spanwise_protocol::context::TraceContext;
 
 use super::arena::Id;
+use super::told::Told;
 use crate::conn::{ConnInfo, MessageName};
 use crate::session::{Exchange, Side};
 use crate::span::{Link, ParentSource, SpanId, TraceId};
@@ -147,6 +148,8 @@ pub(super) struct Node {
     pub(super) lingering: bool,
     /// The other end of the message, if it was seen.
     pub(super) peer: Id,
+    /// What that end has told, for when this one goes out.
+    pub(super) told: Option<Box<Told>>,
 
     /// Requests begun in the process (on the thread) when this began, itself included.
     pub(super) process_begun: u64,
@@ -232,6 +235,7 @@ impl Node {
             emitted: false,
             lingering: false,
             peer: Id::NONE,
+            told: None,
             process_begun: 0,
             thread_begun: 0,
             alone: false,

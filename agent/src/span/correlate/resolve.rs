@@ -132,6 +132,9 @@ impl Correlator {
 
     /// Lets the exchange go out if it has ended and all of its decision is known; `force`: without open links.
     pub(super) fn emit(&mut self, id: Id, force: bool) {
+        if !force && self.awaits_other_end(id) {
+            return;
+        }
         let Some(node) = self.nodes.get_mut(id) else { return };
         let hangs = matches!(node.parent, Parent::Node(_)) && node.parent_span.is_none();
         if node.exchange.is_none() || node.parent == Parent::Open || hangs {
@@ -164,7 +167,7 @@ impl Correlator {
             self.release(waiting.request);
         }
         let Some(node) = self.nodes.get_mut(id) else { return };
-        let Some(exchange) = node.exchange.take() else { return };
+        let Some(mut exchange) = node.exchange.take() else { return };
         let decision = Decision {
             trace_id: trace.id,
             span_id: node.span_id,
@@ -183,6 +186,7 @@ impl Correlator {
         let waits_for_server = node.side == Side::Client && node.peer == Id::NONE;
         let complete = exchange.outcome == Outcome::Complete;
         let message = node.message;
+        let waiting = self.share(id, &mut exchange);
         self.counters.source(decision.source);
         self.held = self.held.saturating_sub(1);
         self.keys.remove(&key);
@@ -191,6 +195,9 @@ impl Correlator {
             self.linger(id, complete);
         } else {
             self.free(id);
+        }
+        if let Some(other) = waiting {
+            self.emit(other, false);
         }
     }
 
