@@ -75,6 +75,8 @@ impl Wire {
         match self {
             Self::Http1(parser) => parser.boundary(flow, ahead, walk),
             Self::Http2(parser) => parser.boundary(flow, ahead, walk),
+            Self::PostgreSql(parser) => parser.boundary(flow, ahead, walk),
+            Self::Redis(parser) => parser.boundary(flow, ahead, walk),
         }
     }
 
