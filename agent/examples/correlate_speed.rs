@@ -74,6 +74,7 @@ impl Bench {
             message,
             request: Request::default(),
             rpc: None,
+            db: None,
             reset: None,
             route: None,
             response: Some(Response::default()),

@@ -46,6 +46,7 @@ fn main() {
                 ..Request::default()
             },
             rpc: None,
+            db: None,
             reset: None,
             route: None,
             response: Some(Response { status: 200, version: Version::Http11, ..Response::default() }),

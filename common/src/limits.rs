@@ -37,7 +37,7 @@ pub const MAX_ROUTE: usize = 128;
 /// Parts of a pattern (routers within routers) that are told.
 pub const MAX_ROUTE_PARTS: u8 = 4;
 /// Go processes whose layouts of `crypto/tls`, and of servers, the kernel side keeps.
-pub const MAX_GO: u32 = 4 * 1024;
+pub const MAX_GO: u32 = 2 * 1024;
 /// Streams of Go clients between their making and their opening (least recently used go first).
 pub const MAX_GO_STREAMS: u32 = 16 * 1024;
 /// Threads whose call of a TLS library is kept (least recently used go first).

@@ -41,6 +41,15 @@ pub struct Postgres {
     pub proc: Proc,
     port: u16,
     dir: PathBuf,
+    /// Where its unix socket is: names of those have to be short.
+    sockets: PathBuf,
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.proc.end();
+        let _ = fs::remove_dir_all(&self.sockets);
+    }
 }
 
 fn nobody(program: &Path) -> Command {
@@ -63,12 +72,17 @@ impl Postgres {
                 .args(["-U", "bench", "-A", "trust", "-N", "--no-locale", "-E", "UTF8", "-D"])
                 .arg(&data),
         )?;
+        let sockets = std::env::temp_dir().join(format!("spanwise-pg-{port}"));
+        fs::create_dir_all(&sockets)?;
+        std::os::unix::fs::chown(&sockets, Some(65_534), Some(65_534))?;
         let mut command = nobody(&toolbox::postgres("postgres")?);
         command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
-        for setting in ["unix_socket_directories=", "fsync=off", "shared_buffers=32MB", "autovacuum=off"] {
+        let socket = format!("unix_socket_directories={}", sockets.display());
+        for setting in [socket.as_str(), "fsync=off", "shared_buffers=32MB", "autovacuum=off"] {
             command.args(["-c", setting]);
         }
-        let this = Self { proc: Proc::start("postgres", &mut command, dir)?, port, dir: dir.to_owned() };
+        let proc = Proc::start("postgres", &mut command, dir)?;
+        let this = Self { proc, port, dir: dir.to_owned(), sockets };
         Target::tcp(port).wait(START).with_context(|| this.proc.tail())?;
         // It takes connections before it answers questions.
         let begin = Instant::now();
@@ -85,6 +99,22 @@ impl Postgres {
     /// Where programs find it.
     pub fn url(&self) -> String {
         format!("postgres://bench@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+    }
+
+    /// Command line of one of its clients that begins when a file is there, by TCP or by the unix socket.
+    pub fn waiting(&self, program: &str, unix: bool, arguments: &str, start: &Path) -> Result<Command> {
+        let program = toolbox::postgres(program)?;
+        let host = if unix { self.sockets.as_path() } else { Path::new("127.0.0.1") };
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!(
+            "while [ ! -e {} ]; do sleep 0.02; done; exec {} -h {} -p {} -U bench {arguments} postgres",
+            start.display(),
+            program.display(),
+            host.display(),
+            self.port
+        ));
+        command.current_dir(&self.dir);
+        Ok(command)
     }
 
     fn client(&self, program: &str) -> Result<Command> {

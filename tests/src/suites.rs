@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod chain;
 mod collector;
+mod databases;
 mod databases_go;
 mod degradation;
 mod detach;
@@ -25,6 +26,7 @@ mod namespaces;
 mod overrun;
 mod privileges;
 mod probes;
+mod redis;
 mod rounds;
 mod routes;
 mod run;
@@ -33,6 +35,7 @@ mod signals;
 mod syscalls;
 mod tls;
 mod tls_rust;
+mod tls_sites;
 mod web;
 mod wild;
 
@@ -57,9 +60,12 @@ pub const SUITES: &[&[Case]] = &[
     tls::CASES,
     web::CASES,
     tls_rust::CASES,
+    tls_sites::CASES,
     syscalls::CASES,
     chain::CASES,
+    databases::CASES,
     databases_go::CASES,
+    redis::CASES,
     http2::CASES,
     http2::TLS_CASES,
     grpc::CASES,

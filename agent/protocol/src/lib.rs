@@ -12,7 +12,10 @@ pub mod http1;
 pub mod http2;
 pub mod message;
 mod parser;
+pub mod postgresql;
+pub mod redis;
 pub mod rpc;
+pub mod sql;
 
 pub use message::{Flow, Head};
 pub use parser::{Detect, Input, Item, LostReason, Parser, What};
@@ -21,6 +24,11 @@ pub use parser::{Detect, Input, Item, LostReason, Parser, What};
 #[macro_export]
 macro_rules! protocols {
     ($callback:ident) => {
-        $callback! { http1: $crate::http1::Connection, http2: $crate::http2::Connection }
+        $callback! {
+            http1: $crate::http1::Connection,
+            http2: $crate::http2::Connection,
+            postgresql: $crate::postgresql::Connection,
+            redis: $crate::redis::Connection
+        }
     };
 }

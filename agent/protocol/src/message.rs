@@ -108,6 +108,53 @@ pub struct Response {
     pub truncated: bool,
 }
 
+/// Systems of databases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DbSystem {
+    /// PostgreSQL, and whatever speaks its protocol.
+    PostgreSql,
+    /// Redis, and whatever speaks its protocol.
+    Redis,
+}
+
+impl DbSystem {
+    /// As `db.system.name` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PostgreSql => "postgresql",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// What is asked of a database. Nothing in it is a literal of the statement, a parameter or a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Query {
+    /// Which database.
+    pub system: DbSystem,
+    /// What is done, of few values (`SELECT`, `GET`; of a batch `BATCH INSERT`, `BATCH`, `PIPELINE`); empty if that is not known.
+    pub operation: Box<str>,
+    /// What is done with what, of few values (`SELECT orders`); may be empty.
+    pub summary: Box<str>,
+    /// The statement without its literals.
+    pub text: Option<Box<str>>,
+    /// The database within the system.
+    pub namespace: Option<Box<str>>,
+    /// Operations in the call if there are more than one, else zero.
+    pub batch: u32,
+    /// The statement was longer than what was captured, or parts of it were lost.
+    pub truncated: bool,
+}
+
+/// What a database answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Answer {
+    /// Which error, of few values (an SQLSTATE, the first word of a Redis error).
+    pub error: Option<Box<str>>,
+    /// The answer was longer than what was captured: an error may stand in what was not.
+    pub truncated: bool,
+}
+
 /// A message's head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Head {
@@ -115,4 +162,8 @@ pub enum Head {
     Request(Request),
     /// A final response (interim 1xx responses are passed over).
     Response(Response),
+    /// A call of a database.
+    Query(Query),
+    /// The answer of a database. It may come as late as the end of the answer, but before that.
+    Answer(Answer),
 }

@@ -79,10 +79,69 @@ const FRAMES: &[&[u8]] = &[
     b"\0\0\x04\x08\0\0\0\0\0\0\0\x10\0",
 ];
 
+/// The same for RESP.
+const VALUES: &[&str] = &[
+    "*1\r\n$4\r\nPING\r\n",
+    "*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
+    "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$300\r\n",
+    "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n",
+    "*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n",
+    "*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n",
+    "*1\r\n$7\r\nMONITOR\r\n",
+    "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
+    ">3\r\n+subscribe\r\n+a\r\n:1\r\n",
+    ">2\r\n+message\r\n$2\r\nhi\r\n",
+    "+OK\r\n",
+    "-ERR no\r\n",
+    ":5\r\n",
+    "$-1\r\n",
+    "$5\r\nhello\r\n",
+    "$?\r\n;2\r\nab\r\n;0\r\n",
+    "*?\r\n:1\r\n.\r\n",
+    "%1\r\n+a\r\n*2\r\n:1\r\n_\r\n",
+    "|1\r\n+a\r\n:1\r\n",
+    "!5\r\nERR x\r\n",
+    "=5\r\ntxt:a\r\n",
+    "*1\r\n*1\r\n*1\r\n",
+    "*0\r\n",
+    "*3\r\n$",
+];
+
+/// The same for PostgreSQL.
+const MESSAGES: &[&[u8]] = &[
+    b"\0\0\0\x08\x04\xd2\x16\x2f",
+    b"\0\0\0\x10\0\x03\0\0user\0a\0\0",
+    b"Q\0\0\0\x0dSELECT 1\0",
+    b"P\0\0\0\x11s\0SELECT 1\0\0\0",
+    b"P\0\0\0\x0d\0BEGIN\0\0\0",
+    b"B\0\0\0\x0d\0s\0\0\0\0\0\0\0",
+    b"E\0\0\0\x09\0\0\0\0\0",
+    b"D\0\0\0\x07Ss\0",
+    b"C\0\0\0\x07Ss\0",
+    b"H\0\0\0\x04",
+    b"S\0\0\0\x04",
+    b"d\0\0\0\x06ab",
+    b"c\0\0\0\x04",
+    b"X\0\0\0\x04",
+    b"R\0\0\0\x08\0\0\0\0",
+    b"1\0\0\0\x04",
+    b"2\0\0\0\x04",
+    b"D\0\0\0\x0b\0\x01\0\0\0\x011",
+    b"C\0\0\0\x0dSELECT 1\0",
+    b"E\0\0\0\x13SERROR\0C42P01\0\0",
+    b"N\0\0\0\x13SERROR\0C42P01\0\0",
+    b"G\0\0\0\x07\0\0\0",
+    b"W\0\0\0\x07\0\0\0",
+    b"Z\0\0\0\x05I",
+    b"Z\0\0\0\x05E",
+];
+
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
+        12 => prop::sample::select(MESSAGES).prop_map(<[u8]>::to_vec),
         8 => prop::sample::select(PIECES).prop_map(|piece| piece.as_bytes().to_vec()),
         8 => prop::sample::select(FRAMES).prop_map(<[u8]>::to_vec),
+        8 => prop::sample::select(VALUES).prop_map(|value| value.as_bytes().to_vec()),
         1 => vec(any::<u8>(), 0..20),
         1 => vec(prop::sample::select(&b"Aa0 :/\r\n"[..]), 0..8),
     ];
@@ -192,7 +251,7 @@ macro_rules! suite {
 
             #[test]
             fn hostile_heads_do_not_grow_the_state() {
-                for (start, line) in [("GET / HTTP/1.1\r\n", "A: b\r\n"), ("GET /", "x"), ("GET / HTTP/1.1\r\nA: b\r\n", " c\r\n"), ("", "\r\n"), ("", "\0"), ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x01\0\0\0\0\x01", "\0\0\x04\x09\0\0\0\0\x01\0\x01aa")] {
+                for (start, line) in [("GET / HTTP/1.1\r\n", "A: b\r\n"), ("GET /", "x"), ("GET / HTTP/1.1\r\nA: b\r\n", " c\r\n"), ("", "\r\n"), ("", "\0"), ("*9999\r\n", "$1\r\na\r\n"), ("*1\r\n$4\r\nPING\r\n", "*1\r\n"), ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x01\0\0\0\0\x01", "\0\0\x04\x09\0\0\0\0\x01\0\x01aa")] {
                     let mut driver = Driver::<$parser>::default();
                     driver.step(&Step::Bytes(Flow::Request, start.into(), true));
                     let many = line.repeat(1000);
@@ -222,11 +281,24 @@ const FIXTURES: &[(&str, &[u8])] = &[
     ("", b"\0\0\0\x04\0\0\0\0\0"),
     ("", b"\0\0\x04\x08\0\0\0\0\0\0\0\x10\0"),
     ("", b"\0\0\x05\0\0\0\0\0\x01hello"),
-    ("", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n"),
+    ("redis", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n"),
+    ("redis", b"*2\r\n$3\r\nget\r\n$100\r\n"),
+    ("redis", b"*1\r\n$9\r\nJSON.MGET\r\n"),
+    // Answers of its servers.
+    ("", b"*2\r\n$3\r\nfoo\r\n$3\r\nbar\r\n"),
+    ("", b"*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$2\r\nhi\r\n"),
+    ("", b"*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n"),
+    ("", b"$5\r\nhello\r\n"),
+    ("", b"-ERR unknown command\r\n"),
     ("", b"+OK\r\n"),
-    ("", b"\x00\x00\x00\x08\x04\xd2\x16\x2f"),
-    ("", b"\x00\x00\x00\x29\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"),
-    ("", b"Q\x00\x00\x00\x0dSELECT 1\x00"),
+    ("postgresql", b"\x00\x00\x00\x08\x04\xd2\x16\x2f"),
+    ("postgresql", b"\x00\x00\x00\x29\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"),
+    ("postgresql", b"Q\x00\x00\x00\x0dSELECT 1\x00"),
+    ("postgresql", b"P\0\0\0\x10\0SELECT 1\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04"),
+    ("postgresql", b"D\0\0\0\x0b\0\x01\0\0\0\x011C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I"),
+    ("", b"Q\x00\x00\x00\x0dHELLO, W\x00"),
+    ("", b"Z\0\0\0\x05I"),
+    ("", b"S\0\0\0\x04"),
     ("", b"R\x00\x00\x00\x08\x00\x00\x00\x00"),
     ("", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     ("", b"\x17\x03\x03\x00\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),

@@ -1,7 +1,7 @@
 //! For tests and measurements: counts the calls of named functions. On only with `SPANWISE_TEST_PROBES` in the environment.
 //!
 //! Its value is a list, separated by commas, of `FILE:FUNCTION`, where the file's name begins so; the first argument is wanted.
-//! `FILE:FUNCTION+` wants nothing, `FILE:FUNCTION>CALLEE` a place after each call of the other function, with its result and the
+//! `FILE:FUNCTION+` wants nothing, `FILE:FUNCTION-` its return, hooked, with the result, `FILE:FUNCTION>CALLEE` a place after each call of the other function, with its result and the
 //! first argument. The sites are numbered in the order of the list.
 
 use spanwise_common::limits::MAX_TRIALS;
@@ -16,6 +16,7 @@ struct Asked {
     function: String,
     callee: Option<String>,
     argument: bool,
+    returns: bool,
 }
 
 /// Counts calls.
@@ -36,7 +37,9 @@ fn asked(text: &str) -> Option<Asked> {
         None => (function, None),
     };
     let argument = !function.ends_with('+');
-    Some(Asked { file: file.into(), function: function.trim_end_matches('+').into(), callee, argument })
+    let returns = function.ends_with('-');
+    let function = function.trim_end_matches(['+', '-']).into();
+    Some(Asked { file: file.into(), function, callee, argument, returns })
 }
 
 impl Asked {
@@ -51,6 +54,10 @@ impl Asked {
                 let callee = found.get(1).copied().flatten().ok_or_else(|| absent(callee))?.address;
                 let needs = Needs { abi, values: &[Value::Result(0), Value::Argument(0)] };
                 placement::after_call(&function, &|to| to == callee, &needs, facts.rules)
+            }
+            None if self.returns => {
+                placement::returns(&function, &Needs { abi, values: &[Value::Result(0)] })
+                    .map(|site| vec![site])
             }
             None => {
                 let values: &[Value] = if self.argument { &[Value::Argument(0)] } else { &[] };

@@ -123,8 +123,10 @@ pub enum Class {
     Call,
     /// Anything else: executed out of line, with a second trap.
     Stepped,
-    /// The return of the function, by a return address that the kernel replaces.
+    /// The return of the function, by a return address that the kernel replaces in a trap at an instruction that it emulates.
     Return,
+    /// The same by a trap at one that is executed out of line.
+    SteppedReturn,
 }
 
 impl Class {
@@ -139,6 +141,7 @@ impl Class {
             Self::Call => "call",
             Self::Stepped => "stepped",
             Self::Return => "return",
+            Self::SteppedReturn => "stepped-return",
         }
     }
 
@@ -154,6 +157,7 @@ impl Class {
             Self::Call => 726,
             Self::Stepped => 11_000,
             Self::Return => 880,
+            Self::SteppedReturn => 11_200,
         }
     }
 }
@@ -193,7 +197,7 @@ impl Site {
     /// Whether the kernel must hook the function's return.
     #[must_use]
     pub fn returns(&self) -> bool {
-        self.class == Class::Return
+        matches!(self.class, Class::Return | Class::SteppedReturn)
     }
 }
 

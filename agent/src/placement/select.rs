@@ -11,6 +11,8 @@ use super::{Abi, Class, Function, Needs, Refusal, Rules, Site, Value};
 
 /// Instructions looked at from the start of a function, and after a call.
 const REACH: usize = 96;
+/// Instructions looked at for a trap that catches the return.
+const BEFORE_THE_STACK: usize = 8;
 
 /// A place that every call of the function passes exactly once, with the values known there.
 pub fn entry(function: &Function<'_>, needs: &Needs<'_>, rules: Rules) -> Result<Site, Refusal> {
@@ -129,7 +131,9 @@ pub fn at_call(
     Ok(sites)
 }
 
-/// The return of a function, caught by the kernel: dear, never in Go, and only where the hazards allow it (the caller asks).
+/// The return of a function, caught by the kernel: never in Go, and only where the hazards allow it (the caller asks). The kernel takes
+/// the return address from the top of the stack in a trap, so the trap may be at any instruction before the stack is used: where there is
+/// one that is emulated (a push after `endbr64`), it is that one.
 pub fn returns(function: &Function<'_>, needs: &Needs<'_>) -> Result<Site, Refusal> {
     if needs.abi == Abi::Go {
         return Err(Refusal::ReturnInGo(function.name.to_owned()));
@@ -141,10 +145,34 @@ pub fn returns(function: &Function<'_>, needs: &Needs<'_>) -> Result<Site, Refus
     };
     let places = needs.values.iter().map(place).collect::<Option<Vec<_>>>();
     let places = places.ok_or_else(|| Refusal::ValuesGone(function.name.to_owned()))?;
+    let why = "its result is wanted, and no cheap place follows the call that makes it".to_owned();
+    let graph = Graph::of(&listing, needs.abi);
+    if graph.jumped_to.first() == Some(&true) {
+        return Err(Refusal::NotOnce(function.name.to_owned()));
+    }
+    if let Some(index) = untouched(&listing, &graph, needs.abi) {
+        return Ok(site(&listing, index, Class::Return, places, why));
+    }
     let class = listing.lines.first().ok_or("it has no code").and_then(|line| listing.class(line));
-    class.map_err(|why| Refusal::Unsafe(function.name.to_owned(), why.to_owned()))?;
-    let why = "its result is wanted, and no cheap place follows the call that makes it";
-    Ok(site(&listing, 0, Class::Return, places, why.to_owned()))
+    // The kernel finishes the first instruction as it would that of any other probe.
+    let class = match class.map_err(|why| Refusal::Unsafe(function.name.to_owned(), why.to_owned()))? {
+        Class::Nop | Class::Push | Class::Jump => Class::Return,
+        _ => Class::SteppedReturn,
+    };
+    Ok(site(&listing, 0, class, places, why))
+}
+
+/// The first instruction that the kernel emulates, that every call passes once, and where the return address is on top of the
+/// stack still.
+fn untouched(listing: &Listing<'_>, graph: &Graph, abi: Abi) -> Option<usize> {
+    let states = flow::follow(listing, graph, abi, &|_| false);
+    let depth = |index: usize| states.get(index)?.as_ref()?.depth();
+    listing.lines.iter().take(BEFORE_THE_STACK).enumerate().position(|(index, line)| {
+        matches!(listing.class(line), Ok(Class::Nop | Class::Push | Class::Jump))
+            && depth(index) == Some(0)
+            && !graph.can_be_missed(index)
+            && !graph.comes_twice(index, &|_, _| false)
+    })
 }
 
 fn check(function: &Function<'_>, needs: &Needs<'_>) -> Result<(), Refusal> {

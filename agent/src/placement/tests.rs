@@ -199,6 +199,32 @@ fn never_a_return_probe_in_go() {
     assert!(site.returns() && site.from_start == 0 && site.places == [Place(0)]);
 }
 
+#[test]
+fn a_return_is_caught_where_the_stack_is_untouched_and_the_trap_is_cheap() {
+    let caught = |code: &[u8], jumped_to: &[u64]| {
+        let needs = Needs { abi: Abi::SysV, values: &[Value::Result(0)] };
+        let site = returns(&by_hand(code, jumped_to), &needs).unwrap();
+        (site.class, site.from_start)
+    };
+    // endbr64; push rbx; pop rbx; ret
+    let marked = [0xf3, 0x0f, 0x1e, 0xfa, 0x53, 0x5b, 0xc3];
+    assert_eq!(caught(&marked, &[]), (Class::Return, 4));
+    // Somebody comes in behind the push.
+    assert_eq!(caught(&marked, &[0x1005]), (Class::Return, 4));
+    // Somebody comes in before it.
+    assert_eq!(caught(&marked, &[0x1004]), (Class::SteppedReturn, 0));
+    // sub rsp, 8; push rbx; pop rbx; add rsp, 8; ret: the push is too late.
+    let late = [0x48, 0x83, 0xec, 8, 0x53, 0x5b, 0x48, 0x83, 0xc4, 8, 0xc3];
+    assert_eq!(caught(&late, &[]), (Class::SteppedReturn, 0));
+    // test rdi, rdi; je +1; push rbx; pop rbx... a jump that every call passes, before a push that not every call passes.
+    let branch = [0x48, 0x85, 0xff, 0x74, 0x02, 0x53, 0x5b, 0xc3];
+    assert_eq!(caught(&branch, &[]), (Class::Return, 3));
+    // push rbx; pop rbx; jne -4; ret: it begins anew, and would be caught twice.
+    let again = [0x53, 0x5b, 0x75, 0xfc, 0xc3];
+    let needs = Needs { abi: Abi::SysV, values: &[] };
+    assert!(matches!(returns(&by_hand(&again, &[]), &needs), Err(Refusal::NotOnce(_))));
+}
+
 fn by_hand<'a>(code: &'a [u8], jumped_to: &'a [u64]) -> Function<'a> {
     Function { name: "f", address: 0x1000, file_offset: 0, code, jumped_to }
 }

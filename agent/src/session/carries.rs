@@ -4,7 +4,7 @@
 
 use spanwise_common::event::Direction;
 use spanwise_protocol::message::Flow;
-use spanwise_protocol::{Detect, Input, Item, Parser, http1, http2};
+use spanwise_protocol::{Detect, Input, Item, Parser, http1, http2, postgresql, redis};
 
 use super::exchange::Task;
 
@@ -33,19 +33,30 @@ pub(super) enum Carries {
 pub(super) enum Wire {
     Http1(Box<http1::Connection>),
     Http2(Box<http2::Connection>),
+    PostgreSql(Box<postgresql::Connection>),
+    Redis(Box<redis::Connection>),
 }
 
-/// Tells by the first bytes of a burst. HTTP/2's preface is made to look like HTTP/1, so it is asked first.
+/// Tells by the first bytes of a burst. HTTP/2's preface is made to look like HTTP/1, so it is asked first. Databases come last.
 pub(super) fn detect(bytes: &[u8]) -> (Detect, Option<Wire>) {
     let second = http2::Connection::detect(bytes);
     if matches!(second, Detect::Request | Detect::Response) {
         return (second, Some(Wire::Http2(Box::default())));
     }
-    match http1::Connection::detect(bytes) {
-        found @ (Detect::Request | Detect::Response) => (found, Some(Wire::Http1(Box::default()))),
-        Detect::More => (Detect::More, None),
-        Detect::No => (second, None),
+    let first = http1::Connection::detect(bytes);
+    if matches!(first, Detect::Request | Detect::Response) {
+        return (first, Some(Wire::Http1(Box::default())));
     }
+    let third = postgresql::Connection::detect(bytes);
+    if matches!(third, Detect::Request | Detect::Response) {
+        return (third, Some(Wire::PostgreSql(Box::default())));
+    }
+    let fourth = redis::Connection::detect(bytes);
+    if matches!(fourth, Detect::Request | Detect::Response) {
+        return (fourth, Some(Wire::Redis(Box::default())));
+    }
+    let open = [first, second, third, fourth].contains(&Detect::More);
+    (if open { Detect::More } else { Detect::No }, None)
 }
 
 impl Wire {
@@ -54,14 +65,15 @@ impl Wire {
         match self {
             Self::Http1(parser) => parser.feed(flow, input, sink),
             Self::Http2(parser) => parser.feed(flow, input, sink),
+            Self::PostgreSql(parser) => parser.feed(flow, input, sink),
+            Self::Redis(parser) => parser.feed(flow, input, sink),
         }
     }
 
     /// The capture says where the next frame begins.
     pub(super) fn boundary(&mut self, flow: Flow, ahead: u32, walk: u32) {
-        match self {
-            Self::Http1(parser) => parser.boundary(flow, ahead, walk),
-            Self::Http2(parser) => parser.boundary(flow, ahead, walk),
+        if let Self::Http2(parser) = self {
+            parser.boundary(flow, ahead, walk);
         }
     }
 
@@ -70,6 +82,8 @@ impl Wire {
         match self {
             Self::Http1(parser) => parser.idle(sink),
             Self::Http2(parser) => parser.idle(sink),
+            Self::PostgreSql(parser) => parser.idle(sink),
+            Self::Redis(parser) => parser.idle(sink),
         }
     }
 
@@ -78,7 +92,14 @@ impl Wire {
         match self {
             Self::Http1(parser) => parser.is_switched(),
             Self::Http2(parser) => parser.is_switched(),
+            Self::PostgreSql(parser) => parser.is_switched(),
+            Self::Redis(parser) => parser.is_switched(),
         }
+    }
+
+    /// Both ends agreed to encrypt what follows.
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self, Self::PostgreSql(parser) if parser.is_encrypted())
     }
 
     /// The next protocol is HTTP/2, by agreement.
@@ -92,6 +113,11 @@ impl Wire {
         let upgraded = parser.take_upgraded()?;
         *self = Self::Http2(Box::new(http2::Connection::upgraded()));
         Some(upgraded)
+    }
+
+    /// Silence tells the parser something although nothing is under way.
+    pub(super) fn needs_silence(&self) -> bool {
+        matches!(self, Self::Redis(_))
     }
 
     /// Exchanges have numbers on the wire and interleave.

@@ -14,7 +14,7 @@ use super::orphan::Orphan;
 use super::rest::{Rest, mark};
 use super::routes::Matched;
 use super::scene::{Active, Change, Moment, Scene, Sealed, finish};
-use super::table::{Output, Who};
+use super::table::{IDLE_NS, Output, Who};
 use crate::conn::{ConnInfo, Half, Place, Side, beginning, boundary, inputs};
 
 /// Bytes kept of a burst that is too short to tell what it is.
@@ -143,6 +143,9 @@ impl Connection {
         account: &mut Account,
         out: &mut Output,
     ) -> Change {
+        if self.was_silent(data.header.at_ns) {
+            self.idle(self.last_ns, who, account, out);
+        }
         self.last_ns = data.header.at_ns;
         self.idle_told = false;
         let task = Task { tgid: data.header.tgid, tid: data.header.tid, task: data.task.id };
@@ -184,6 +187,13 @@ impl Connection {
             change.long_head = change.long_head.or(got.long_head);
         }
         change
+    }
+
+    /// Nothing moved for a while, nobody told the parser so because nothing is under way, and it matters to it.
+    fn was_silent(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_ns) >= IDLE_NS
+            && !self.idle_told
+            && matches!(&self.carries, Carries::Known { wire, .. } if wire.needs_silence())
     }
 
     /// Puts what begins at the moment's sequence number in its place. What is missing before it is told to the parser.
@@ -384,7 +394,10 @@ impl Connection {
         work(wire, &mut |item| scene.item(item));
         scene.more_answer();
         let mut change = scene.change;
-        if wire.is_switched() && !wire.is_upgraded() {
+        if wire.is_encrypted() {
+            // What comes next is to be recognised as that.
+            self.carries = Carries::Unknown { misses: 0, prefix: None };
+        } else if wire.is_switched() && !wire.is_upgraded() {
             self.carries = Carries::Other;
             change.ignore = true;
         }

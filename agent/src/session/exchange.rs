@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spanwise_protocol::context::TraceContext;
-use spanwise_protocol::message::{Request, Response, RpcPart};
+use spanwise_protocol::message::{Answer, Query, Request, Response, RpcPart};
 
 use crate::conn::{ConnInfo, MessageName, Side};
 use crate::process::Service;
@@ -87,6 +87,15 @@ pub struct RpcSeen {
     pub response: RpcPart,
 }
 
+/// A call of a database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DbSeen {
+    /// What was asked.
+    pub query: Query,
+    /// What was answered, if anything was.
+    pub answer: Option<Answer>,
+}
+
 /// A request and its response as one process saw them. Exactly one follows each `Began` signal.
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -102,12 +111,14 @@ pub struct Exchange {
     pub conn: Arc<ConnInfo>,
     /// Name of the message, the same at the other end.
     pub message: Option<MessageName>,
-    /// Head of the request.
+    /// Head of the request; nothing if it is a call of a database.
     pub request: Request,
     /// Head of the response, if one came.
     pub response: Option<Response>,
     /// Of a remote procedure call.
     pub rpc: Option<Box<RpcSeen>>,
+    /// Of a call of a database.
+    pub db: Option<Box<DbSeen>>,
     /// The stream was reset with this error code (HTTP/2).
     pub reset: Option<u32>,
     /// The pattern that the server's router matched the request with, where the router tells.

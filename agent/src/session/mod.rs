@@ -20,5 +20,5 @@ mod unix;
 pub use crate::conn::Side;
 pub use account::Account;
 pub use effort::{CLASSES, Effort, TURN_NS};
-pub use exchange::{Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
+pub use exchange::{DbSeen, Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
 pub use table::{Output, Sessions, Who};

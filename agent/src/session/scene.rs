@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use spanwise_common::event::Direction;
-use spanwise_protocol::message::{Flow, Head, Request, Response, Rpc, RpcSystem};
+use spanwise_protocol::message::{Answer, Flow, Head, Query, Request, Response, Rpc, RpcSystem};
 use spanwise_protocol::{Item, LostReason, What};
 
 use super::account::Account;
-use super::exchange::{Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
+use super::exchange::{DbSeen, Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
 use super::routes::Matched;
 use super::table::{Output, Who};
 use crate::conn::{ConnInfo, MessageName, Side};
@@ -27,6 +27,7 @@ pub(super) struct Active {
     answered_ns: u64,
     response: Option<Response>,
     rpc: Option<Box<RpcSeen>>,
+    db: Option<Box<DbSeen>>,
     reset: Option<u32>,
     /// The pattern that the server matched it with.
     route: Option<Box<str>>,
@@ -34,6 +35,11 @@ pub(super) struct Active {
 }
 
 impl Active {
+    /// Whether it is known what was asked.
+    fn is_understood(&self) -> bool {
+        self.request.is_some() || self.db.is_some()
+    }
+
     /// The exchange of this number goes on as stream 1.
     pub(super) fn renumber(&mut self, exchange: u32) {
         if self.number == exchange {
@@ -179,7 +185,25 @@ impl Scene<'_> {
                     active.response = Some(response);
                 }
             }
-            Head::Request(_) | Head::Response(_) => {}
+            Head::Query(query) if flow == Flow::Request => self.query(exchange, query),
+            Head::Answer(answer) if flow == Flow::Response => self.answer(exchange, answer),
+            Head::Request(_) | Head::Response(_) | Head::Query(_) | Head::Answer(_) => {}
+        }
+    }
+
+    fn query(&mut self, number: u32, query: Query) {
+        if query.truncated {
+            self.change.long_head = Some(self.direction_of(Flow::Request));
+        }
+        if let Some(active) = self.find(number) {
+            active.db = Some(Box::new(DbSeen { query, answer: None }));
+        }
+    }
+
+    /// Answers of databases are cut as a rule: of what is cut off only the end tells something, and that is seen.
+    fn answer(&mut self, number: u32, answer: Answer) {
+        if let Some(db) = self.find(number).and_then(|active| active.db.as_mut()) {
+            db.answer = Some(answer);
         }
     }
 
@@ -224,6 +248,7 @@ impl Scene<'_> {
             answered_ns: 0,
             response: None,
             rpc: None,
+            db: None,
             reset: None,
             route: None,
             last_ns: at_ns,
@@ -268,7 +293,7 @@ impl Scene<'_> {
 
     /// A request that ended without a head that was understood is over with that.
     fn headless(&mut self, number: u32) {
-        if self.find(number).is_some_and(|active| active.request.is_none()) {
+        if self.find(number).is_some_and(|active| !active.is_understood()) {
             self.end(number, Outcome::Gap, 0);
         }
     }
@@ -345,7 +370,7 @@ pub(super) fn finish(
     out: &mut Output,
 ) {
     // What never became a request is followed to its end all the same: the stages behind it know of it.
-    let outcome = if active.request.is_none() { Outcome::Headless } else { outcome };
+    let outcome = if !active.is_understood() { Outcome::Headless } else { outcome };
     match outcome {
         Outcome::Headless => account.headless += 1,
         Outcome::Complete => account.complete += 1,
@@ -365,6 +390,7 @@ pub(super) fn finish(
         request: active.request.unwrap_or_default(),
         response: active.response,
         rpc: active.rpc,
+        db: active.db,
         reset: active.reset,
         route: active.route,
         request_body: active.request_body,

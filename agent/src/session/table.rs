@@ -23,7 +23,7 @@ use crate::telemetry::Stage;
 /// Connections followed at once. One costs about a kilobyte when idle.
 const MAX_CONNECTIONS: usize = 16 * 1024;
 /// Without a byte for so long, an end that cannot be seen is concluded.
-const IDLE_NS: u64 = 80_000_000;
+pub(super) const IDLE_NS: u64 = 80_000_000;
 /// Without a byte for so long, it is asked whether a connection with something under way is still there: its close may have been
 /// lost in a full ring.
 const DOUBT_NS: u64 = 10_000_000_000;

@@ -1,4 +1,5 @@
-//! An exchange and the decision on its parent in, a span by the stable HTTP conventions out, or by those of remote procedure calls.
+//! An exchange and the decision on its parent in, a span by the stable HTTP conventions out, or by those of remote procedure calls or
+//! of databases.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -13,6 +14,7 @@ use crate::attribute::{Attribute, Text, Value};
 use crate::conn::{Authority, ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
 
+mod db;
 mod rpc;
 
 /// Attributes that a span has at most, nearly.
@@ -33,7 +35,7 @@ pub fn build(exchange: Exchange, decision: Decision, clock: &Clock, conventions:
 /// The same with the attributes in this list, which is emptied first: that of the span before can be used again.
 pub fn build_in(
     mut list: Vec<Attribute>,
-    exchange: Exchange,
+    mut exchange: Exchange,
     decision: Decision,
     clock: &Clock,
     conventions: Conventions,
@@ -46,7 +48,13 @@ pub fn build_in(
     let answered = exchange.rpc.as_ref().map(|_| Rpc { system: RpcSystem::Grpc, timeout_ns: None });
     // Connect is HTTP to the last: its method is the path, its status that of HTTP, and what more it has stands in bodies.
     let call = exchange.request.rpc.or(answered).filter(|call| call.system != RpcSystem::Connect);
-    let (name, error) = if let Some(call) = call {
+    let (name, error) = if let Some(seen) = exchange.db.take() {
+        let (name, error) = db::describe(&mut attributes, &exchange, *seen);
+        attributes.network(&exchange);
+        attributes.encryption(&exchange);
+        attributes.host(Host::find(None, "", server, &exchange.conn));
+        (name, error)
+    } else if let Some(call) = call {
         let (name, error) = rpc::describe(&mut attributes, &exchange, call, conventions.old_rpc_names);
         attributes.network(&exchange);
         attributes.encryption(&exchange);
@@ -197,16 +205,22 @@ impl Attributes {
     /// How much of the exchange was seen.
     fn seen(&mut self, exchange: &Exchange) {
         let Exchange { request, response, outcome, .. } = exchange;
+        let cut = request.truncated || response.as_ref().is_some_and(|response| response.truncated);
+        self.how_much(*outcome, response.is_some(), cut);
+    }
+
+    /// The same, of whatever protocol: whether an answer was read, and whether a head was cut.
+    fn how_much(&mut self, outcome: Outcome, answered: bool, cut: bool) {
         let incomplete = match outcome {
             Outcome::Gap | Outcome::Headless => Some("gap"),
             Outcome::Unfinished => Some("unfinished"),
-            Outcome::Complete | Outcome::Upgraded if response.is_none() => Some("response_head"),
+            Outcome::Complete | Outcome::Upgraded if !answered => Some("response_head"),
             Outcome::Complete | Outcome::Upgraded | Outcome::Aborted | Outcome::Foreign => None,
         };
         if let Some(reason) = incomplete {
             self.text(key::INCOMPLETE, reason);
         }
-        if request.truncated || response.as_ref().is_some_and(|response| response.truncated) {
+        if cut {
             self.push(key::TRUNCATED, Value::Bool(true));
         }
     }

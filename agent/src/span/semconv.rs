@@ -1,4 +1,5 @@
-//! Names of the HTTP conventions (OpenTelemetry semantic conventions 1.44, stable) and of our own attributes.
+//! Names of the conventions for HTTP and databases (OpenTelemetry semantic conventions 1.44, stable), for remote procedure calls, and
+//! of our own attributes.
 
 use crate::attribute::Text;
 
@@ -73,6 +74,21 @@ pub(super) const RPC_RESPONSE_MESSAGES: &str = "spanwise.rpc.response.messages";
 pub(super) const RPC_RESPONSE_SIZE: &str = "spanwise.rpc.response.size";
 /// Deadline that the client gave, in seconds from the start.
 pub(super) const RPC_TIMEOUT: &str = "spanwise.rpc.timeout";
+
+/// Which database.
+pub(super) const DB_SYSTEM_NAME: &str = "db.system.name";
+/// What is done.
+pub(super) const DB_OPERATION_NAME: &str = "db.operation.name";
+/// Operations in a batch of more than one.
+pub(super) const DB_OPERATION_BATCH_SIZE: &str = "db.operation.batch.size";
+/// What is done with what.
+pub(super) const DB_QUERY_SUMMARY: &str = "db.query.summary";
+/// The statement, without its literals.
+pub(super) const DB_QUERY_TEXT: &str = "db.query.text";
+/// The database within the system.
+pub(super) const DB_NAMESPACE: &str = "db.namespace";
+/// Which error.
+pub(super) const DB_RESPONSE_STATUS_CODE: &str = "db.response.status_code";
 
 /// How the parent was found.
 pub(super) const PARENT_SOURCE: &str = "spanwise.parent.source";

@@ -162,6 +162,7 @@ impl Feed {
             message: line.message(position),
             request: Request::default(),
             rpc: None,
+            db: None,
             reset: None,
             route: None,
             response: None,

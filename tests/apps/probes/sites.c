@@ -18,10 +18,11 @@ SITE(site_sub, "sub $8,%rsp\nadd $8,%rsp")
 SITE(site_cmp, "cmp %rdi,%rsi")
 SITE(site_endbr64, "endbr64")
 SITE(site_ret, "")
+SITE(site_marked, "endbr64\npush %rbx\nmov $7,%eax\npop %rbx")
 
 static const struct { const char *name; void (*called)(void); } all[] = {
     {"site_nop", site_nop}, {"site_push", site_push}, {"site_jcc", site_jcc}, {"site_jmp", site_jmp}, {"site_call", site_call},
-    {"site_mov", site_mov}, {"site_sub", site_sub}, {"site_cmp", site_cmp}, {"site_endbr64", site_endbr64}, {"site_ret", site_ret},
+    {"site_marked", site_marked}, {"site_mov", site_mov}, {"site_sub", site_sub}, {"site_cmp", site_cmp}, {"site_endbr64", site_endbr64}, {"site_ret", site_ret},
 };
 
 int main(void) {

@@ -1,5 +1,5 @@
 //! Applications under load without, with and without the agent. In: web servers, a database, a cache. Out: no failed request,
-//! the same answers byte for byte; traffic of protocols that are not ours is counted and never a span.
+//! the same answers byte for byte; a span for each request, or a counter that says why not.
 
 use anyhow::Result;
 

@@ -21,6 +21,12 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "probes/hits", seconds: 90, run: |context| hits(context, Kind::Links) },
     Case { name: "probes/hits_by_perf_events", seconds: 90, run: |context| hits(context, Kind::PerfEvents) },
     Case { name: "probes/results", seconds: 60, run: results },
+    Case { name: "probes/caught_return", seconds: 60, run: |context| caught_return(context, Kind::Links) },
+    Case {
+        name: "probes/caught_return_by_perf_events",
+        seconds: 60,
+        run: |context| caught_return(context, Kind::PerfEvents),
+    },
     Case { name: "probes/fork_and_exec", seconds: 60, run: fork_and_exec },
     Case { name: "probes/loaded_late", seconds: 60, run: loaded_late },
     Case { name: "probes/other_mount_namespace", seconds: 60, run: other_mount_namespace },
@@ -146,6 +152,22 @@ fn results(context: &Context) -> Result<()> {
     told.tell("caller 300")?;
     expect(&agent, 0, "results of work in caller", (300, sum(300) + 300 * 7))?;
     agent.stop()?;
+    Ok(())
+}
+
+/// A return that is caught behind the first instruction, where the return address is on top of the stack still.
+fn caught_return(context: &Context, kind: Kind) -> Result<()> {
+    let built = compile(context, "sites", "sites.c", &["-O2"])?;
+    let mut told = start(context, &built)?;
+    let listed = told::listed(told.proc.pid(), "sites:site_marked-")?;
+    let of = |key: &str| listed.pointer(&format!("/sites/0/{key}")).and_then(Value::as_str);
+    ensure!(of("class") == Some("return"), "{listed:#}");
+    ensure!(of("instruction").is_some_and(|text| text.starts_with("push")), "{listed:#}");
+    let agent = Agent::attach(&context.dir, &told.proc.pids(), &options(kind, "sites:site_marked-"))?;
+    told.tell("clock site_marked 300")?;
+    expect(&agent, 0, "results of a marked function", (300, 300 * 7))?;
+    agent.stop()?;
+    told.tell("clock site_marked 10")?;
     Ok(())
 }
 

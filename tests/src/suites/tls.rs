@@ -24,8 +24,8 @@ fn requests() -> u64 {
     if full() { 20_000 } else { 1_000 }
 }
 
-const NGINX: Server = Server::Nginx(Protocol::Https);
-const NODE: Server = Server::Node(Protocol::Https);
+pub(super) const NGINX: Server = Server::Nginx(Protocol::Https);
+pub(super) const NODE: Server = Server::Node(Protocol::Https);
 const NODE_CLIENT: Speaker = Speaker::Node(Protocol::Https);
 
 pub(super) const CASES: &[Case] = &[
@@ -53,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// A server that answers `/leaf/N` with N.
-fn server(context: &Context, server: Server) -> Result<(App, Certs)> {
+pub(super) fn server(context: &Context, server: Server) -> Result<(App, Certs)> {
     let certs = Certs::make(&context.dir)?;
     let app = match server {
         NGINX => nginx(

@@ -15,7 +15,8 @@ use spanwise_tests::proc::capture;
 use spanwise_tests::told::{Told, compile, listed, trials};
 use spanwise_tests::toolbox;
 
-const FUNCTIONS: [&str; 10] = [
+/// With a `-` the return of the function is hooked, by a trap at its first instruction.
+const FUNCTIONS: [&str; 12] = [
     "site_cmp",
     "site_sub",
     "site_mov",
@@ -26,6 +27,8 @@ const FUNCTIONS: [&str; 10] = [
     "site_jcc",
     "site_jmp",
     "site_call",
+    "site_push-",
+    "site_sub-",
 ];
 const CALLS: u64 = 20_000;
 /// Goroutines whose stacks have to grow.
@@ -59,8 +62,9 @@ pub(super) fn main(rounds: u64) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for function in FUNCTIONS {
         let mut told = Told::start(folder.path(), &mut Command::new(&built))?;
-        let wanted = format!("sites:{function}+");
-        let line = format!("clock {function} {CALLS}");
+        let how = if function.ends_with('-') { "" } else { "+" };
+        let wanted = format!("sites:{function}{how}");
+        let line = format!("clock {} {CALLS}", function.trim_end_matches('-'));
         let options = Options::default().env("SPANWISE_TEST_PROBES", &wanted);
         let (mut bare, mut probed) = (u64::MAX, u64::MAX);
         let (mut hits, mut program) = (0.0, f64::INFINITY);

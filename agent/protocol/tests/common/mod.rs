@@ -4,6 +4,7 @@
 pub(crate) mod hpack;
 pub(crate) mod http2;
 
+use spanwise_protocol::message::Query;
 use spanwise_protocol::{Flow, Head, Input, Item, Parser, What};
 
 pub(crate) const Q: Flow = Flow::Request;
@@ -101,6 +102,10 @@ pub(crate) fn line(at: u64, item: &Item) -> String {
             format!("{} {}{query}{cut}", r.method, r.path)
         }
         What::Head(Head::Response(r)) => format!("{}{}", r.status, if r.truncated { " cut" } else { "" }),
+        What::Head(Head::Query(q)) => query(q),
+        What::Head(Head::Answer(a)) => {
+            format!("{}{}", a.error.as_deref().unwrap_or("ok"), if a.truncated { " cut" } else { "" })
+        }
         What::End { body } => format!("end {body}"),
         What::Switched => "switched".into(),
         What::Aborted { body } => format!("aborted {body}"),
@@ -115,4 +120,16 @@ pub(crate) fn line(at: u64, item: &Item) -> String {
         What::Garbage => return format!("{arrow} garbage @{at}"),
     };
     format!("{arrow} {} {what} @{at}", item.exchange)
+}
+
+/// `SELECT orders [select * from orders where id = ?] in shop x3 cut`.
+fn query(q: &Query) -> String {
+    let name = if q.summary.is_empty() { &q.operation } else { &q.summary };
+    let mut out = format!("{}: {name}", q.system.as_str());
+    out += &q.text.as_ref().map(|text| format!(" [{text}]")).unwrap_or_default();
+    out += &q.namespace.as_ref().map(|namespace| format!(" in {namespace}")).unwrap_or_default();
+    if q.batch > 0 {
+        out += &format!(" x{}", q.batch);
+    }
+    out + if q.truncated { " cut" } else { "" }
 }

@@ -173,7 +173,9 @@ fn row<'a>(span: &'a Span, branch: &str) -> Row<'a> {
     }
     let status = match (int(span, "http.response.status_code"), span.status) {
         (Some(code), _) => code.to_string(),
-        (None, Status::Error) => "ERR".to_owned(),
+        (None, Status::Error) => {
+            text(span, "db.response.status_code").map_or_else(|| "ERR".to_owned(), harmless)
+        }
         (None, Status::Unset) => "-".to_owned(),
     };
     let mut note = Vec::new();

@@ -19,7 +19,8 @@ use spanwise_common::tls::{DIRECT, call};
 
 use self::layout::Layout;
 use super::{Facts, Found, Wanted};
-use crate::placement::{self, Abi, Elf, Function, Needs, Refusal, Site, Value};
+use crate::placement::{self, Abi, Class, Elf, Function, Needs, Refusal, Site, Value};
+use crate::process::Language;
 
 /// What the probes run.
 const PROGRAMS: &[&str] = &[program::TLS_ENTER, program::TLS_LEAVE, program::TLS_NEW, program::TLS_FREE];
@@ -52,6 +53,14 @@ struct Library {
     server: Option<&'static str>,
 }
 
+impl Facts<'_> {
+    /// The program moves the encrypted bytes itself, so the library inside it waits for nothing, and nothing in it changes
+    /// stacks: Node, whose own code the file is.
+    fn stays_on_its_stack(&self) -> bool {
+        self.is_program && self.language == Language::Nodejs
+    }
+}
+
 /// The probes of a call: one where it begins, one at each of its ends.
 fn probes_of(
     function: &Function<'_>,
@@ -67,10 +76,11 @@ fn probes_of(
     let entry = placement::entry(function, &Needs { abi: Abi::SysV, values: &values }, facts.rules)
         .or_else(|_| exits::start(function, &arguments, facts.rules))?;
     let ends = match exits::of(function, facts.rules) {
+        Ok(ends) if moves && facts.stays_on_its_stack() => cheapest(function, ends, facts),
         Ok(ends) => ends,
         // Of a handshake the end can be done without, and programs may look at their stacks in it.
         Err(refusal) if !facts.returns || !moves => return Err(refusal),
-        Err(_) => vec![placement::returns(function, &Needs { abi: Abi::SysV, values: &[Value::Result(0)] })?],
+        Err(_) => vec![by_return(function)?],
     };
     let cookie = entry.cookie(own);
     let mut wanted = vec![Wanted { program: program::TLS_ENTER, site: entry, cookie }];
@@ -79,6 +89,29 @@ fn probes_of(
         Wanted { program: program::TLS_LEAVE, site, cookie }
     }));
     Ok(wanted)
+}
+
+/// The return of a function, caught by the kernel.
+fn by_return(function: &Function<'_>) -> Result<Site, Refusal> {
+    placement::returns(function, &Needs { abi: Abi::SysV, values: &[Value::Result(0)] })
+}
+
+/// The ends that were found or, where one of them is single-stepped and it may be, the return, which costs a twelfth in a guest. For
+/// functions that are known to end on the stack that they began on: the kernel kills a thread that comes back to a return that it
+/// hooked, but took for one that was jumped out of, because the thread had called such a function on another stack meanwhile.
+fn cheapest(function: &Function<'_>, ends: Vec<Site>, facts: &Facts<'_>) -> Vec<Site> {
+    let dear = ends.iter().any(|site| site.class == Class::Stepped);
+    if !dear || !facts.returns || facts.rules.naive {
+        return ends;
+    }
+    match by_return(function) {
+        Ok(mut site) if site.class == Class::Return => {
+            site.why = "nothing that the kernel emulates comes just before its returns, and it ends on the stack that it began on"
+                .to_owned();
+            vec![site]
+        }
+        _ => ends,
+    }
 }
 
 /// The cookie of a call's end: where the result is, and where the object keeps its number.
@@ -150,26 +183,80 @@ fn look(library: &Library, elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
 mod tests {
     use super::*;
     use crate::placement::Rules;
-    use crate::process::Language;
 
-    fn look_at(path: &str, library: &Library) -> Option<Found> {
+    const NODE: &str = "/usr/bin/node";
+    const FACTS: Facts<'_> = Facts {
+        path: "",
+        is_program: false,
+        language: Language::Cpp,
+        rules: Rules { nop5: false, stepped: true, naive: false },
+        returns: true,
+    };
+
+    fn look_with(path: &str, library: &Library, facts: Facts<'_>) -> Option<Found> {
         let bytes = std::fs::read(path).ok()?;
         let elf = Elf::parse(&bytes).unwrap();
-        let facts = Facts {
-            path,
-            is_program: false,
-            language: Language::Cpp,
-            rules: Rules::default(),
-            returns: true,
+        Some(look(library, &elf, &Facts { path, ..facts }))
+    }
+
+    fn look_at(path: &str, library: &Library) -> Option<Found> {
+        look_with(path, library, FACTS)
+    }
+
+    fn ends_of(found: &Found, name: &str) -> Vec<Class> {
+        let of = |probe: &&Wanted| probe.site.function == name && probe.program == program::TLS_LEAVE;
+        found.probes.iter().filter(of).map(|probe| probe.site.class).collect()
+    }
+
+    /// A function whose only end is a return that nothing comes before: push rbp; mov rbp, rsp; mov eax, edx; pop rbp; ret.
+    const PLAIN: [u8; 8] = [0x55, 0x48, 0x89, 0xe5, 0x89, 0xd0, 0x5d, 0xc3];
+
+    #[test]
+    fn the_return_is_hooked_only_where_nothing_can_change_the_stack_meanwhile() {
+        let function =
+            |code| Function { name: "SSL_read", address: 0x1000, file_offset: 0, code, jumped_to: &[] };
+        let classes = |facts: Facts<'_>| {
+            let probes =
+                probes_of(&function(&PLAIN), &openssl::LIBRARY.functions[0], 0, None, &facts).unwrap();
+            probes
+                .iter()
+                .map(|probe| (probe.program, probe.site.class, probe.site.from_start))
+                .collect::<Vec<_>>()
         };
-        Some(look(library, &elf, &facts))
+        let node = Facts { is_program: true, language: Language::Nodejs, ..FACTS };
+        let hooked = [(program::TLS_ENTER, Class::Push, 0), (program::TLS_LEAVE, Class::Return, 0)];
+        let stepped = [(program::TLS_ENTER, Class::Push, 0), (program::TLS_LEAVE, Class::Stepped, 7)];
+        assert_eq!(classes(node), hooked);
+        // A library that Node has loaded; another program; a kernel on which return probes kill; a comparison.
+        assert_eq!(classes(Facts { is_program: false, ..node }), stepped);
+        assert_eq!(classes(Facts { language: Language::Cpp, ..node }), stepped);
+        assert_eq!(classes(Facts { returns: false, ..node }), stepped);
+        let naive = Rules { naive: true, ..Rules::default() };
+        assert_eq!(classes(Facts { rules: naive, ..node }), stepped);
+        // sub rsp, 8; mov eax, edx; add rsp, 8; ret: the trap at the first instruction would be as dear.
+        const SUB: [u8; 11] = [0x48, 0x83, 0xec, 8, 0x89, 0xd0, 0x48, 0x83, 0xc4, 8, 0xc3];
+        let dear = cheapest(&function(&SUB), exits::of(&function(&SUB), node.rules).unwrap(), &node);
+        assert_eq!(dear.iter().map(|site| site.class).collect::<Vec<_>>(), [Class::Stepped]);
+        assert_eq!(by_return(&function(&SUB)).unwrap().class, Class::SteppedReturn);
+    }
+
+    #[test]
+    fn nothing_in_node_is_single_stepped() {
+        let facts = Facts { is_program: true, language: Language::Nodejs, ..FACTS };
+        let Some(found) = look_with(NODE, &openssl::LIBRARY, facts) else { return };
+        for probe in &found.probes {
+            assert_ne!(probe.site.class, Class::Stepped, "{:?}", probe.site);
+        }
+        for name in ["SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex"] {
+            assert_eq!(ends_of(&found, name), [Class::Return], "{name}");
+        }
     }
 
     #[test]
     fn the_libraries_of_this_machine_have_every_probe() {
         for (path, library) in [
             ("/usr/lib/x86_64-linux-gnu/libssl.so.3", &openssl::LIBRARY),
-            ("/usr/bin/node", &openssl::LIBRARY),
+            (NODE, &openssl::LIBRARY),
             ("/usr/lib/x86_64-linux-gnu/libgnutls.so.30", &gnutls::LIBRARY),
         ] {
             let Some(found) = look_at(path, library) else { continue };

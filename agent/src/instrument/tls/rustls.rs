@@ -8,7 +8,7 @@
 use spanwise_common::config::proc;
 use spanwise_common::names::program;
 
-use super::exits;
+use super::{by_return, cheapest, exits};
 use crate::instrument::{Facts, Found, Instrument, Wanted};
 use crate::placement::{self, Abi, Elf, Function, Needs, Refusal, Rules, Value};
 use crate::process::Language;
@@ -59,10 +59,11 @@ fn probes_of(function: &Function<'_>, does: Does, facts: &Facts<'_>) -> Result<V
         .or_else(|_| exits::start(function, &ARGUMENTS, facts.rules))?;
     // The guard of the stack, where there is one, comes before the result is complete.
     let only_returns = Rules { naive: true, ..facts.rules };
+    // A cipher computes: it waits for nothing, calls nobody back, and ends on the stack that it began on.
     let exits = match exits::of(function, only_returns) {
-        Ok(exits) => exits,
+        Ok(exits) => cheapest(function, exits, facts),
         Err(refusal) if !facts.returns => return Err(refusal),
-        Err(_) => vec![placement::returns(function, &Needs { abi: Abi::SysV, values: &[Value::Result(0)] })?],
+        Err(_) => vec![by_return(function)?],
     };
     let wanted = |program, site: placement::Site| {
         let cookie = site.cookie(0);
@@ -149,6 +150,29 @@ impl Instrument for Rustls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::Class;
+
+    #[test]
+    fn a_cipher_ends_at_its_hooked_return_where_that_is_cheap() {
+        // push rbp; mov rax, rdi; pop rbp; ret
+        let pushes: &[u8] = &[0x55, 0x48, 0x89, 0xf8, 0x5d, 0xc3];
+        // sub rsp, 8; jne 0; mov rax, rdi; add rsp, 8; ret
+        let subtracts: &[u8] = &[0x48, 0x83, 0xec, 8, 0x75, 0, 0x48, 0x89, 0xf8, 0x48, 0x83, 0xc4, 8, 0xc3];
+        let ends = |code, returns, rules| {
+            let function = Function { name: "f", address: 0x1000, file_offset: 0, code, jumped_to: &[] };
+            let facts = Facts { path: "", is_program: true, language: Language::Rust, rules, returns };
+            let probes = probes_of(&function, Does::Encrypt, &facts).unwrap();
+            probes.iter().map(|probe| (probe.site.class, probe.site.from_start)).collect::<Vec<_>>()
+        };
+        let rules = Rules::default();
+        assert_eq!(ends(pushes, true, rules), [(Class::Push, 0), (Class::Return, 0)]);
+        assert_eq!(ends(pushes, false, rules), [(Class::Push, 0), (Class::Stepped, 5)]);
+        assert_eq!(
+            ends(pushes, true, Rules { naive: true, ..rules }),
+            [(Class::Push, 0), (Class::Stepped, 5)]
+        );
+        assert_eq!(ends(subtracts, true, rules), [(Class::Jump, 4), (Class::Stepped, 13)]);
+    }
 
     #[test]
     fn ciphers_are_known_by_their_names() {

@@ -48,6 +48,7 @@ fn exchange(side: Side) -> Exchange {
             ..Request::default()
         },
         rpc: None,
+        db: None,
         reset: None,
         route: None,
         response: Some(Response {
@@ -400,3 +401,6 @@ fn no_secret_of_the_request_leaves() {
 
 #[path = "rpc_tests.rs"]
 mod rpc;
+
+#[path = "db_tests.rs"]
+mod db;

@@ -29,6 +29,10 @@ fn kind(seed: Seed, exchange: &Exchange) -> u64 {
         let shape = if segment.bytes().any(|byte| byte.is_ascii_digit()) { "0" } else { segment };
         shape.hash(&mut hasher);
     }
+    if let Some(db) = &exchange.db {
+        db.query.operation.hash(&mut hasher);
+        db.query.summary.hash(&mut hasher);
+    }
     hasher.finish() | 1
 }
 

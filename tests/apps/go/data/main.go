@@ -2,8 +2,9 @@
 //
 //	data -port PORT [-framework std|gin] [-postgres URL] [-redis HOST:PORT] [-downstream URL]
 //
-// /pgx/N and /sql/N ask PostgreSQL by pgx and by database/sql, /redis/N sets and gets in Redis. /work/N does all that is
-// configured, one after the other, then calls /leaf/N downstream. Each answers N; /leaf/N does at once.
+// /pgx/N and /sql/N ask PostgreSQL by pgx and by database/sql, /redis/N sets and gets in Redis. /text/N has N in the statement,
+// /batch/N asks three things at once, /fails/N is refused. /work/N does all that is configured, one after the other, then calls
+// /leaf/N downstream. Each answers N; /leaf/N does at once.
 package main
 
 import (
@@ -19,6 +20,8 @@ import (
 	"strconv"
 
 	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/redis/go-redis/v9"
@@ -39,16 +42,42 @@ var (
 
 type step func(ctx context.Context, n int) (int, error)
 
-var steps = map[string]step{"pgx": byPgx, "sql": bySql, "redis": byRedis, "work": all, "leaf": same}
+var steps = map[string]step{"pgx": byPgx, "sql": bySql, "text": byText, "batch": inBatch, "fails": refused,
+	"redis": byRedis, "work": all, "leaf": same}
 
 func byPgx(ctx context.Context, n int) (m int, err error) {
-	err = pool.QueryRow(ctx, "select $1::int + 0 where 'secret' <> 'x'", n).Scan(&m)
+	err = pool.QueryRow(ctx, "select $1::int + 0 from pgbench_branches where 'secret' <> 'x'", n).Scan(&m)
 	return m, err
 }
 
 func bySql(ctx context.Context, n int) (m int, err error) {
 	err = db.QueryRowContext(ctx, "select cast($1 as int) + 0 where 'secret' <> 'y'", n).Scan(&m)
 	return m, err
+}
+
+func byText(ctx context.Context, n int) (m int, err error) {
+	text := fmt.Sprintf("select %d + 0 from pgbench_tellers where 'secret' <> 'z' limit 1", n)
+	err = pool.QueryRow(ctx, text, pgx.QueryExecModeSimpleProtocol).Scan(&m)
+	return m, err
+}
+
+func inBatch(ctx context.Context, n int) (m int, err error) {
+	batch := &pgx.Batch{}
+	for part := range 3 {
+		batch.Queue("select $1::int + 0, 'secret' from pgbench_branches", n+part)
+	}
+	results := pool.SendBatch(ctx, batch)
+	err = results.QueryRow().Scan(&m, nil)
+	return m, errors.Join(err, results.Close())
+}
+
+func refused(ctx context.Context, n int) (int, error) {
+	_, err := pool.Exec(ctx, fmt.Sprintf("select %d / 0 from pgbench_tellers", n), pgx.QueryExecModeSimpleProtocol)
+	var state *pgconn.PgError
+	if errors.As(err, &state) && state.Code == "22012" {
+		return n, nil
+	}
+	return 0, errors.Join(errors.New("nothing was refused"), err)
 }
 
 func byRedis(ctx context.Context, n int) (int, error) {
@@ -63,7 +92,7 @@ func same(_ context.Context, n int) (int, error) { return n, nil }
 
 func all(ctx context.Context, n int) (int, error) {
 	if *postgres != "" {
-		for _, step := range []step{byPgx, bySql} {
+		for _, step := range []step{byPgx, bySql, byText, inBatch, refused} {
 			if m, err := step(ctx, n); err != nil || m != n {
 				return m, err
 			}
