@@ -128,6 +128,10 @@ pub struct State {
     pub served: u64,
     /// Where the request under way and its pattern stand there.
     pub way: Way,
+    /// Thread that was last seen to read.
+    pub reader: u32,
+    /// Always zero.
+    pub pad: u32,
 }
 
 /// What user space writes for a connection: a map of its own, so that neither side overwrites the other's fields.
@@ -143,4 +147,4 @@ pub struct Verdict {
 }
 
 const _: () = assert!(size_of::<Info>() == 72);
-const _: () = assert!(size_of::<State>() == 192);
+const _: () = assert!(size_of::<State>() == 200);

@@ -17,4 +17,4 @@ pub mod place;
 pub mod tls;
 
 /// Version of the record layouts; written into recordings and checked when one is replayed.
-pub const WIRE_VERSION: u32 = 6;
+pub const WIRE_VERSION: u32 = 7;

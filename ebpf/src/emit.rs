@@ -197,8 +197,9 @@ fn tell(t: &Transfer) -> Option<u32> {
         && before != 0
         && t.seqs.copied != before
         && !conn::is_ignored(state)
-        // On these one thread sends while another is between a receive and its hook, and what it received is not unseen. The next
-        // receive tells of what is.
+        // While one thread sends another may be between a receive and its hook, and what it received is not unseen. So only the
+        // thread that reads tells; for others the next receive does. On HTTP/2 threads change too often to tell them apart.
+        && state.reader == t.id as u32
         && state.verdict != verdict::HTTP2
         && read_unseen(t.key, t.id, before, t.seqs.copied) != 0
     {
@@ -236,6 +237,7 @@ fn sequence(t: &Transfer, state: &mut State) -> u32 {
         Stream::Tcp => {
             // For `splice`, which tells where it came to but not how far it went.
             state.received = t.seqs.copied;
+            state.reader = t.id as u32;
             t.seqs.copied.wrapping_sub(t.moved)
         }
         Stream::Unix => {

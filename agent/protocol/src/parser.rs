@@ -115,6 +115,8 @@ pub enum LostReason {
     Overflow,
     /// Another exchange switched the connection to another protocol.
     Switched,
+    /// What came in the place of the first answer is of another protocol.
+    Foreign,
 }
 
 impl LostReason {
@@ -127,6 +129,7 @@ impl LostReason {
             Self::Framing => "framing",
             Self::Overflow => "overflow",
             Self::Switched => "switched",
+            Self::Foreign => "foreign",
         }
     }
 }

@@ -338,7 +338,7 @@ impl Files {
     fn look_ahead(&mut self, tgid: u32) {
         let Some(user) = self.users.get(&tgid) else { return };
         let language = user.language;
-        if !matches!(language, Language::Python | Language::Ruby | Language::Php) {
+        if !matches!(language, Language::Python | Language::Ruby | Language::Php | Language::Perl) {
             return;
         }
         let names: Vec<&str> = self.instruments.iter().flat_map(|one| one.loaded_late()).copied().collect();

@@ -68,6 +68,7 @@ pub(super) fn language(found: Findings, exe: &Path, libraries: &Libraries) -> La
         _ if is("python") || is("pypy") => Language::Python,
         _ if is("ruby") => Language::Ruby,
         _ if is("php") || is("php-fpm") || is("php-cgi") => Language::Php,
+        _ if is("perl") || name.starts_with("perl5.") => Language::Perl,
         _ => libraries.entries().find_map(|entry| entry.2).unwrap_or(match found.rust {
             true => Language::Rust,
             false => Language::Cpp,
@@ -95,6 +96,9 @@ mod tests {
             ("/usr/bin/node", Language::Nodejs),
             ("/usr/bin/ruby3.1", Language::Ruby),
             ("/usr/sbin/php-fpm8.2", Language::Php),
+            ("/usr/bin/perl", Language::Perl),
+            ("/usr/bin/perl5.36-x86_64-linux-gnu", Language::Perl),
+            ("/usr/bin/perlbal", Language::Cpp),
             ("/usr/sbin/nginx", Language::Cpp),
         ] {
             assert_eq!(of(exe, none, &["/usr/lib/libc.so.6"]), expected, "{exe}");

@@ -11,6 +11,10 @@ use super::service::Language;
 const PYTHON_SERVERS: &[&str] =
     &["gunicorn", "uvicorn", "hypercorn", "daphne", "granian", "waitress-serve", "waitress"];
 
+/// Perl servers that are started with the application as an argument, and take its name.
+const PERL_SERVERS: &[&str] =
+    &["starman", "starlet", "plackup", "twiggy", "feersum", "thrall", "morbo", "hypnotoad"];
+
 /// What is known of a program at the moment it is named.
 pub(super) struct Program<'a> {
     pub(super) language: Language,
@@ -42,6 +46,7 @@ impl Program<'_> {
             // Its arguments are settings.
             Language::Php if self.exe_name.starts_with("php-fpm") => None,
             Language::Php => self.script(&["-c", "-d", "-S", "-t", "-z"], &["-r"]),
+            Language::Perl => self.perl(),
             Language::Java => self.java(),
             Language::Dotnet => self.dotnet(),
             _ => None,
@@ -126,6 +131,36 @@ impl Program<'_> {
                 arguments.next();
             } else if !argument.starts_with('-') {
                 return self.stem(argument, &["index", "."]);
+            }
+        }
+        None
+    }
+
+    fn perl(&self) -> Option<String> {
+        if let [title] = self.cmdline {
+            // "starman master --listen :5000"
+            return title.split(' ').next().filter(|name| PERL_SERVERS.contains(name)).map(str::to_owned);
+        }
+        let mut arguments = self.arguments();
+        while let Some(argument) = arguments.next() {
+            match argument {
+                "-I" => _ = arguments.next(),
+                "-" => return None,
+                // What is joined to these is a value.
+                _ if ["-I", "-M", "-m", "-d", "-D", "-F", "-i", "--"]
+                    .iter()
+                    .any(|flag| argument.starts_with(flag)) => {}
+                // Flags may be joined, the last of them taking a value: -we code.
+                _ if argument.starts_with('-') && argument.ends_with(['e', 'E']) => return None,
+                _ if argument.starts_with('-') => {}
+                script => {
+                    let server = file_stem(script).is_some_and(|name| PERL_SERVERS.contains(&name));
+                    let is_application =
+                        |argument: &&str| argument.ends_with(".psgi") || argument.ends_with(".pl");
+                    let script =
+                        if server { arguments.find(is_application).unwrap_or(script) } else { script };
+                    return self.stem(script, &["main", "index"]);
+                }
             }
         }
         None
@@ -271,6 +306,18 @@ mod tests {
             assert_eq!(name(Language::Nodejs, "node", line), expected, "{line}");
         }
         assert_eq!(name(Language::Ruby, "ruby3.1", "ruby -I lib bin/api.rb"), "api");
+        for (line, expected) in [
+            ("perl app.pl", "app"),
+            ("perl -w -I lib -Mstrict /srv/shop/bin/api.pl --port 80", "api"),
+            ("perl /srv/shop/main.pl", "shop"),
+            ("/usr/bin/perl /usr/bin/starman --port 5000 shop.psgi", "shop"),
+            ("/usr/bin/perl /usr/bin/plackup", "plackup"),
+            ("perl /usr/local/bin/morbo ./blog.pl", "blog"),
+            ("perl -we 1", "perl"),
+            ("perl -", "perl"),
+        ] {
+            assert_eq!(name(Language::Perl, "perl", line), expected, "{line}");
+        }
         assert_eq!(name(Language::Php, "php8.2", "php -S 0.0.0.0:80 -t public router.php"), "router");
         assert_eq!(name(Language::Php, "php-fpm8.2", "php-fpm:"), "php-fpm8.2");
         assert_eq!(name(Language::Php, "php-fpm8.2", "php-fpm8.2 -y /srv/shop.conf -R"), "php-fpm8.2");

@@ -19,6 +19,8 @@ pub enum Language {
     Ruby,
     /// PHP.
     Php,
+    /// Perl.
+    Perl,
     /// Rust.
     Rust,
     /// .NET.
@@ -47,6 +49,8 @@ impl Language {
             Self::Python => "python",
             Self::Ruby => "ruby",
             Self::Php => "php",
+            // No well-known value: the conventions allow others.
+            Self::Perl => "perl",
             Self::Rust => "rust",
             Self::Dotnet => "dotnet",
         }

@@ -43,6 +43,8 @@ pub struct Account {
     pub unfinished: u64,
     /// Handed on although captured bytes were lost in their middle.
     pub gaps: u64,
+    /// Handed on with what was no answer.
+    pub foreign_answers: u64,
     /// Handed on to be counted: the request's head was never understood.
     pub headless: u64,
     /// Messages without a seen beginning or request (connections older than the agent).
@@ -68,8 +70,13 @@ pub struct Account {
 impl Account {
     /// Exchanges that began and were not handed on.
     pub(super) fn under_way(&self) -> u64 {
-        let ended =
-            self.complete + self.aborted + self.upgraded + self.unfinished + self.gaps + self.headless;
+        let ended = self.complete
+            + self.aborted
+            + self.upgraded
+            + self.unfinished
+            + self.gaps
+            + self.foreign_answers
+            + self.headless;
         self.began.saturating_sub(ended)
     }
 
@@ -114,6 +121,7 @@ impl Account {
                     (Flow::Out, "upgraded", self.upgraded),
                     (Flow::Out, "unfinished", self.unfinished),
                     (Flow::Out, "with a gap", self.gaps),
+                    (Flow::Out, "answered in another protocol", self.foreign_answers),
                     (Flow::Out, "head never understood", self.headless),
                     (Flow::Held, "under way", held),
                 ],

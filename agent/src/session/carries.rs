@@ -72,11 +72,8 @@ impl Wire {
 
     /// The capture says where the next frame begins.
     pub(super) fn boundary(&mut self, flow: Flow, ahead: u32, walk: u32) {
-        match self {
-            Self::Http1(parser) => parser.boundary(flow, ahead, walk),
-            Self::Http2(parser) => parser.boundary(flow, ahead, walk),
-            Self::PostgreSql(parser) => parser.boundary(flow, ahead, walk),
-            Self::Redis(parser) => parser.boundary(flow, ahead, walk),
+        if let Self::Http2(parser) = self {
+            parser.boundary(flow, ahead, walk);
         }
     }
 

@@ -72,6 +72,8 @@ pub enum Outcome {
     Unfinished,
     /// The capture lost bytes in the middle of the exchange; its end is the last that was seen.
     Gap,
+    /// What came in the place of the answer is of another protocol: nothing was lost.
+    Foreign,
     /// The head of the request was never understood: nothing to make a span of. Counted, not exported.
     Headless,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use spanwise_common::event::Direction;
 use spanwise_protocol::message::{Answer, Flow, Head, Query, Request, Response, Rpc, RpcSystem};
-use spanwise_protocol::{Item, What};
+use spanwise_protocol::{Item, LostReason, What};
 
 use super::account::Account;
 use super::exchange::{DbSeen, Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
@@ -157,6 +157,9 @@ impl Scene<'_> {
             }
             (Flow::Response, What::End { body }) => self.end(item.exchange, Outcome::Complete, *body),
             (Flow::Response, What::Aborted { body }) => self.end(item.exchange, Outcome::Aborted, *body),
+            (Flow::Response, What::Lost(LostReason::Foreign)) if self.is_first(item.exchange) => {
+                self.end(item.exchange, Outcome::Foreign, 0);
+            }
             (Flow::Response, What::Lost(_)) => self.end(item.exchange, Outcome::Gap, 0),
             (_, What::Switched) => self.end(item.exchange, Outcome::Upgraded, 0),
             (_, What::Reset { code, .. }) => {
@@ -252,6 +255,11 @@ impl Scene<'_> {
         };
         self.exchanges.insert(at, active);
         self.signal(key, Edge::Began { conn: Arc::clone(self.info), message });
+    }
+
+    /// Whether the request is the first one of its connection: nothing was missed that what comes could belong to.
+    fn is_first(&mut self, number: u32) -> bool {
+        self.find(number).is_some_and(|active| active.message.is_some_and(|name| name.position == 0))
     }
 
     /// The position that names a message which begins at this offset of the input.
@@ -370,6 +378,7 @@ pub(super) fn finish(
         Outcome::Upgraded => account.upgraded += 1,
         Outcome::Unfinished => account.unfinished += 1,
         Outcome::Gap => account.gaps += 1,
+        Outcome::Foreign => account.foreign_answers += 1,
     }
     out.exchanges.push(Exchange {
         key: active.key,

@@ -133,8 +133,10 @@ fn error(exchange: &Exchange) -> Option<Text> {
 
 /// Value of `error.type` of an exchange that was broken off.
 fn unanswered(exchange: &Exchange) -> Option<Text> {
-    if exchange.outcome != Outcome::Aborted {
-        return None;
+    match exchange.outcome {
+        Outcome::Aborted => {}
+        Outcome::Foreign => return Some(Text::Constant(key::NO_HTTP)),
+        _ => return None,
     }
     Some(exchange.reset.map_or(Text::Constant(key::CONNECTION_CLOSED), key::reset))
 }
@@ -213,7 +215,7 @@ impl Attributes {
             Outcome::Gap | Outcome::Headless => Some("gap"),
             Outcome::Unfinished => Some("unfinished"),
             Outcome::Complete | Outcome::Upgraded if !answered => Some("response_head"),
-            Outcome::Complete | Outcome::Upgraded | Outcome::Aborted => None,
+            Outcome::Complete | Outcome::Upgraded | Outcome::Aborted | Outcome::Foreign => None,
         };
         if let Some(reason) = incomplete {
             self.text(key::INCOMPLETE, reason);

@@ -104,6 +104,9 @@ pub(super) const METHOD_OTHER: &str = "_OTHER";
 /// Value of [`ERROR_TYPE`] for an exchange whose connection closed before its response was complete.
 pub(super) const CONNECTION_CLOSED: &str = "connection_closed";
 
+/// Value of [`ERROR_TYPE`] for an exchange whose answer is of another protocol.
+pub(super) const NO_HTTP: &str = "no_http_response";
+
 /// The known method of this spelling: those of RFC 9110, PATCH and QUERY.
 pub(super) fn known_method(method: &str) -> Option<&'static str> {
     Some(match method {

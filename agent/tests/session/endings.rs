@@ -233,6 +233,32 @@ fn another_protocol_after_an_upgrade_is_ignored() {
 }
 
 #[test]
+fn frames_in_the_place_of_an_answer_are_no_gap() {
+    // As a server of HTTP/2 alone answers a client that asks it to upgrade: with its settings.
+    const FRAMES: &str = "\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\x01";
+    let ask = GET.replace(
+        "\r\n\r\n",
+        "\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+    );
+    let (mut client, mut server) = pair();
+    let mut bench = Bench::with(&[&client, &server]);
+    bench.send(&mut client, &ask);
+    bench.recv(&mut server, &ask);
+    bench.send(&mut server, FRAMES);
+    bench.recv(&mut client, FRAMES);
+    assert_eq!(bench.outcomes(), [Outcome::Foreign, Outcome::Foreign]);
+    assert!(bench.exchanges.iter().all(|exchange| exchange.response.is_none()));
+    // Of a later request it may be the rest of an answer that was not seen.
+    let (mut client, _) = pair();
+    bench = Bench::with(&[&client]);
+    bench.lose(&mut client, Direction::SEND, 300);
+    bench.lose(&mut client, Direction::RECV, 100);
+    bench.send(&mut client, GET);
+    bench.recv(&mut client, FRAMES);
+    assert_eq!(bench.outcomes(), [Outcome::Gap]);
+}
+
+#[test]
 fn what_is_never_http_is_ignored_after_sixteen_bursts() {
     let (mut client, _) = pair();
     let mut bench = Bench::with(&[&client]);

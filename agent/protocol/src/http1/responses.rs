@@ -68,7 +68,9 @@ impl Connection {
             What::Garbage
         };
         emit(sink, 0, FLOW, at, what);
-        self.flush(FLOW, at, &What::Lost(LostReason::Malformed), sink);
+        let first = matches!(self.response.state, State::Fresh) && at == 0 && !self.doubt;
+        let reason = if first { LostReason::Foreign } else { LostReason::Malformed };
+        self.flush(FLOW, at, &What::Lost(reason), sink);
         self.response.rest(State::Lost);
         self.doubt = true;
     }

@@ -256,6 +256,7 @@ fn outcomes() {
         (Outcome::Upgraded, true, None, None),
         (Outcome::Aborted, true, Some("connection_closed"), None),
         (Outcome::Aborted, false, Some("connection_closed"), None),
+        (Outcome::Foreign, false, Some("no_http_response"), None),
         (Outcome::Gap, true, None, Some("gap")),
         (Outcome::Unfinished, false, None, Some("unfinished")),
     ] {

@@ -97,7 +97,10 @@ impl Told {
 
 /// Whether something is not known that the other end may know.
 fn lacks(exchange: &Exchange) -> bool {
-    let Exchange { request, response, rpc, outcome, .. } = exchange;
+    let Exchange { request, response, rpc, outcome, db, .. } = exchange;
+    if db.is_some() {
+        return false; // neither a head nor a status
+    }
     let head = request.truncated && (request.method.is_empty() || request.path.is_empty());
     let unanswered = || match response {
         None => true,
