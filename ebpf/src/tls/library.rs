@@ -6,7 +6,7 @@ use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use spanwise_common::config::proc;
 use spanwise_common::counters as count;
-use spanwise_common::event::{Direction, Task};
+use spanwise_common::event::Direction;
 use spanwise_common::tls::call;
 
 use super::maps::{CALLS, LibraryCall, OBJECTS};
@@ -136,7 +136,15 @@ fn left(ctx: &ProbeContext) -> Option<()> {
     if object.cookie == 0 || object.random != 0 {
         hello::join(object, under_way.object, hit.cookie, id);
     }
-    plain::chunk(object, under_way, moved as u32, direction, id, Task::default())
+    let mut how = plain::by(call::library(under_way.own), 0);
+    if direction == Direction::RECV {
+        how |= plain::RECEIVED;
+    }
+    if under_way.own & call::NO_BUFFER != 0 {
+        how |= plain::UNREAD;
+    }
+    plain::chunk_of(under_way.object, how, under_way.buffer, moved as u32, under_way.at_ns);
+    Some(())
 }
 
 #[inline(always)]

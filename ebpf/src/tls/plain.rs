@@ -4,13 +4,12 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spanwise_common::conn::verdict;
 use spanwise_common::counters as count;
-use spanwise_common::event::{Direction, Kind, Plain, Task, flags};
+use spanwise_common::event::{Direction, Kind, Plain, flags};
 use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD, TAIL};
-use spanwise_common::tls::call;
 
-use super::maps::{Address, LibraryCall, OBJECTS, Object};
+use super::maps::{Address, OBJECTS, Object};
 use super::object::{self, bit};
-use crate::emit::{Counters, counters, header};
+use crate::emit::{counters, header};
 use crate::golang;
 use crate::maps::EVENTS;
 use crate::read::{masked, user_bytes, word};
@@ -21,36 +20,30 @@ pub fn drained(object: &mut Object) {
     object.bits &= !bit::MIXED;
 }
 
-/// Sequence number behind the record that the chunk came in, if that is certain.
+/// Whether the sequence number behind the record that the chunk came in is certain: `sent_end` or `next`.
 #[inline(always)]
-fn name(object: &mut Object, direction: Direction) -> Option<u32> {
+fn name(object: &mut Object, direction: Direction) -> bool {
     if direction == Direction::SEND {
         let known = object.bits & bit::SENT_END != 0;
         object.bits &= !bit::SENT_END;
-        return known.then_some(object.sent_end);
+        return known;
     }
     // Libraries that read no further than the record that they are after give out the last one that came.
     let fresh = core::mem::replace(&mut object.records, 0);
     if object.bits & bit::AHEAD != 0 && fresh > 1 {
         object.bits |= bit::MIXED;
     }
-    (fresh > 0 && object.bits & (bit::NEXT | bit::MIXED) == bit::NEXT).then_some(object.next)
+    fresh > 0 && object.bits & (bit::NEXT | bit::MIXED) == bit::NEXT
 }
 
 /// Accounts for a chunk of plaintext and ships what its budget allows.
 #[inline(always)]
-pub fn chunk(
-    object: &mut Object,
-    under_way: &LibraryCall,
-    moved: u32,
-    direction: Direction,
-    id: u64,
-    task: Task,
-) -> Option<()> {
+fn chunk(object: &mut Object, pointer: u64, how: u64, buffer: u64, moved: u32, at_ns: u64) -> Option<()> {
+    let direction = direction(how);
     let counters = counters()?;
     counters[count::PLAIN_SEEN as usize] += 1;
     counters[count::PLAIN_BYTES as usize] += u64::from(moved);
-    let cipher = name(object, direction);
+    let named = name(object, direction);
     let position = if direction == Direction::SEND { &mut object.sent } else { &mut object.received };
     let seq = *position;
     *position = seq.wrapping_add(moved);
@@ -77,7 +70,7 @@ pub fn chunk(
         return None;
     }
     if object.verdict == verdict::UNKNOWN && moved >= 24 {
-        recognise(object, under_way);
+        recognise(object, buffer);
     }
     let budget = if object.verdict == verdict::HTTP2 {
         RECORD as u32
@@ -86,53 +79,84 @@ pub fn chunk(
     } else {
         object.budget_recv
     };
+    // What one call was given for several TLS records goes out as several.
+    let long = object.verdict == verdict::HTTP2 && moved > RECORD as u32 && how & UNREAD == 0;
+    let first = if long { RECORD as u32 - 1 } else { moved };
     let mut want = budget.saturating_sub(object.burst);
-    if want > moved {
-        want = moved;
+    if want > first {
+        want = first;
     }
     object.burst = object.burst.saturating_add(moved);
-    let chunk = Chunk { moved, direction, id, seq, cipher, starts, task };
-    if object.verdict == verdict::HTTP2 && moved > RECORD as u32 {
-        return frames(object, under_way, chunk, counters);
+    let mut how = how | u64::from(want) << WANT_SHIFT;
+    if starts {
+        how |= STARTS;
     }
-    // The ring gives room of sizes that are known beforehand only.
-    let sent = if want < SMALL as u32 {
-        ship::<SMALL>(object, under_way, &chunk, want)
-    } else if want < MAX_PAYLOAD as u32 {
-        ship::<MAX_PAYLOAD>(object, under_way, &chunk, want)
-    } else {
-        ship::<RECORD>(object, under_way, &chunk, want)
-    };
-    counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+    if named {
+        how |= NAMED;
+    }
+    ship_chunk(pointer, how, buffer, at(seq, first), at_ns);
+    if long {
+        let (next, rest) = (buffer + u64::from(first), moved.wrapping_sub(first));
+        further_records(pointer, how & !(STARTS | NAMED), next, at(seq.wrapping_add(first), rest), at_ns);
+    }
     Some(())
 }
 
 /// Records that one chunk of frames may take.
 const ROUNDS: u32 = 8;
 
-/// What one call was given for several TLS records, of a connection whose frames have heads anywhere.
-#[inline(always)]
-fn frames(object: &Object, whole: &LibraryCall, mut chunk: Chunk, counters: &mut Counters) -> Option<()> {
-    let mut call = *whole;
-    let mut left = chunk.moved;
-    for round in 1..=ROUNDS {
-        let last = left < RECORD as u32 || round == ROUNDS;
-        chunk.moved = if last { left } else { RECORD as u32 - 1 };
-        let want = if last && left < RECORD as u32 { left } else { RECORD as u32 - 1 };
-        let sent = ship::<RECORD>(object, &call, &chunk, want);
-        counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+/// The rest of what one call was given for several TLS records, of a connection whose frames have heads anywhere. Global functions,
+/// this one and the next: the verifier looks at them once, and not for every way to them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn further_records(pointer: u64, how: u64, buffer: u64, place: u64, at_ns: u64) -> u32 {
+    let (mut from, mut left, mut seq) = (buffer, place as u32, (place >> 32) as u32);
+    for round in 1..ROUNDS {
+        let last = left < RECORD as u32 || round == ROUNDS - 1;
+        let len = if last { left } else { RECORD as u32 - 1 };
+        // It is a record like that of another chunk.
+        if let Some(counters) = counters() {
+            counters[count::PLAIN_SEEN as usize] += 1;
+        }
+        let want = if len >= RECORD as u32 { RECORD as u32 - 1 } else { len };
+        ship_chunk(pointer, how | u64::from(want) << WANT_SHIFT, from, at(seq, len), at_ns);
         if last {
             break;
         }
-        // The next one is a record like that of another chunk.
-        counters[count::PLAIN_SEEN as usize] += 1;
-        call.buffer += u64::from(chunk.moved);
-        left = left.wrapping_sub(chunk.moved);
-        chunk.seq = chunk.seq.wrapping_add(chunk.moved);
-        chunk.cipher = None;
-        chunk.starts = false;
+        from += u64::from(len);
+        left = left.wrapping_sub(len);
+        seq = seq.wrapping_add(len);
     }
-    Some(())
+    1
+}
+
+/// Position and length of what is told.
+#[inline(always)]
+fn at(seq: u32, len: u32) -> u64 {
+    u64::from(seq) << 32 | u64::from(len)
+}
+
+/// Ships a chunk, or a part of one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ship_chunk(pointer: u64, how: u64, buffer: u64, place: u64, at_ns: u64) -> u32 {
+    let (Some(object), Some(counters)) = (OBJECTS.get_ptr_mut(&address_of(pointer, how)), counters()) else {
+        return 0;
+    };
+    let want = (how >> WANT_SHIFT) as u32 & 0xffff;
+    let chunk = Chunk { how, buffer, moved: place as u32, seq: (place >> 32) as u32, at_ns };
+    // SAFETY: map values stay valid while the program runs.
+    let object = unsafe { &*object };
+    // The ring gives room of sizes that are known beforehand only.
+    let sent = if want < SMALL as u32 {
+        ship::<SMALL>(object, &chunk, want)
+    } else if want < MAX_PAYLOAD as u32 {
+        ship::<MAX_PAYLOAD>(object, &chunk, want)
+    } else {
+        ship::<RECORD>(object, &chunk, want)
+    };
+    counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+    1
 }
 
 /// How [`chunk_of`] ships: the key of the object is a connection's; the chunk came in; its bytes are not read.
@@ -141,6 +165,17 @@ pub const OF_CONNECTION: u64 = 1;
 pub const RECEIVED: u64 = 2;
 /// See above.
 pub const UNREAD: u64 = 4;
+/// The chunk begins a burst; the sequence number behind the record that it came in is certain.
+const STARTS: u64 = 8;
+/// See above.
+const NAMED: u64 = 16;
+/// Lowest bit of the bytes wanted, at most those of a TLS record.
+const WANT_SHIFT: u32 = 16;
+
+#[inline(always)]
+fn direction(how: u64) -> Direction {
+    if how & RECEIVED == 0 { Direction::SEND } else { Direction::RECV }
+}
 
 /// The library, and the bits of a process whose goroutines are told, in the same word.
 #[inline(always)]
@@ -148,23 +183,19 @@ pub fn by(library: u8, bits: u32) -> u64 {
     u64::from(library) << 8 | u64::from(bits) << 32
 }
 
-/// The same for the object with this key. A global function: the verifier looks at it once, and not for every way to it.
+/// Accounts for a chunk of the object with this key. A global function: the verifier looks at it once, and not for every way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn chunk_of(pointer: u64, how: u64, buffer: u64, moved: u32, at_ns: u64) -> u32 {
-    let id = bpf_get_current_pid_tgid();
-    let address = Address { pointer, tgid: (id >> 32) as u32, pad: (how & OF_CONNECTION) as u32 };
-    let Some(object) = OBJECTS.get_ptr_mut(&address) else { return 0 };
-    let mut own = ((how >> 8) as u16 & 0xff) << call::LIBRARY_SHIFT;
-    if how & UNREAD != 0 {
-        own |= call::NO_BUFFER;
-    }
-    let call = LibraryCall { object: 0, buffer, count: 0, sp: 0, at_ns, own, live: 0, pad: 0 };
-    let direction = if how & RECEIVED != 0 { Direction::RECV } else { Direction::SEND };
-    let task = golang::task((how >> 32) as u32);
+    let Some(object) = OBJECTS.get_ptr_mut(&address_of(pointer, how)) else { return 0 };
     // SAFETY: map values stay valid while the program runs.
-    let _ = chunk(unsafe { &mut *object }, &call, moved, direction, id, task);
+    let _ = chunk(unsafe { &mut *object }, pointer, how, buffer, moved, at_ns);
     0
+}
+
+#[inline(always)]
+fn address_of(pointer: u64, how: u64) -> Address {
+    Address { pointer, tgid: (bpf_get_current_pid_tgid() >> 32) as u32, pad: (how & OF_CONNECTION) as u32 }
 }
 
 /// Bytes of most chunks are fewer.
@@ -174,23 +205,21 @@ const RECORD: usize = 16 * 1024;
 
 /// What begins with the preface of HTTP/2 ships frames from there on: user space would say so too late.
 #[inline(always)]
-fn recognise(object: &mut Object, under_way: &LibraryCall) {
-    if word(under_way.buffer) == Some(u64::from_ne_bytes(*b"PRI * HT")) {
+fn recognise(object: &mut Object, buffer: u64) {
+    if word(buffer) == Some(u64::from_ne_bytes(*b"PRI * HT")) {
         object.verdict = verdict::HTTP2;
         object.budget_send = BUDGET_FRAMES;
         object.budget_recv = BUDGET_FRAMES;
     }
 }
 
-/// Where and when a chunk moved.
+/// A chunk that is shipped.
 struct Chunk {
+    how: u64,
+    buffer: u64,
     moved: u32,
-    direction: Direction,
-    id: u64,
     seq: u32,
-    cipher: Option<u32>,
-    starts: bool,
-    task: Task,
+    at_ns: u64,
 }
 
 /// A record, put together where it is read. A uprobe's program can be preempted by another on the same CPU, so with memory for
@@ -202,23 +231,24 @@ struct Record<const N: usize> {
 }
 
 #[inline(always)]
-fn ship<const N: usize>(object: &Object, under_way: &LibraryCall, chunk: &Chunk, want: u32) -> Option<()> {
+fn ship<const N: usize>(object: &Object, chunk: &Chunk, want: u32) -> Option<()> {
     let mut entry = EVENTS.reserve::<Record<N>>(0)?;
     let record = entry.as_mut_ptr();
-    let Chunk { moved, direction, .. } = *chunk;
+    let Chunk { how, buffer, moved, seq, at_ns } = *chunk;
+    let direction = direction(how);
     let want = if want >= N as u32 { N as u32 - 1 } else { want };
     let mut bits = 0;
     let mut captured = 0;
     // With room for a masked offset and a masked length.
     let mut tail = [0u8; 24];
     let mut tail_len = 0;
-    if under_way.own & call::NO_BUFFER != 0 {
+    if how & UNREAD != 0 {
         bits |= flags::NO_BUFFER;
     } else {
         if want > 0 {
             let len = masked(want, N as u32 - 1);
             // SAFETY: `len` is below N by the mask.
-            if unsafe { user_bytes((&raw mut (*record).payload).cast(), len, under_way.buffer) } {
+            if unsafe { user_bytes((&raw mut (*record).payload).cast(), len, buffer) } {
                 captured = len;
             } else {
                 bits |= flags::FAULT;
@@ -227,7 +257,7 @@ fn ship<const N: usize>(object: &Object, under_way: &LibraryCall, chunk: &Chunk,
         if captured < moved {
             let len = masked(if moved < TAIL as u32 { moved } else { TAIL as u32 }, 15);
             let offset = masked(TAIL as u32 - len, 7);
-            let from = under_way.buffer + u64::from(moved) - u64::from(len);
+            let from = buffer + u64::from(moved) - u64::from(len);
             // SAFETY: at most 7 + 15 bytes into an array of 24.
             if unsafe { user_bytes(tail.as_mut_ptr().add(offset as usize), len, from) } {
                 tail_len = len as u8;
@@ -237,33 +267,37 @@ fn ship<const N: usize>(object: &Object, under_way: &LibraryCall, chunk: &Chunk,
     if captured < moved {
         bits |= flags::CUT;
     }
-    if chunk.starts {
+    if how & STARTS != 0 {
         bits |= flags::BURST_START;
     }
-    if chunk.cipher.is_some() {
+    if how & NAMED != 0 {
         bits |= flags::HAS_CIPHER;
     }
     if object.bits & bit::FROM_START != 0 {
         bits |= flags::FROM_START;
     }
-    let mut header = header(Kind::PLAIN, 0, chunk.id);
+    let mut header = header(Kind::PLAIN, 0, bpf_get_current_pid_tgid());
     header.flags = bits;
     header.size = size_of::<Plain>() as u32 + captured;
     // What is given to the library is on its way before the call ends.
     if direction == Direction::SEND {
-        header.at_ns = under_way.at_ns;
+        header.at_ns = at_ns;
     }
     let plain = Plain {
         header,
         object: object.id,
         cookie: object.cookie,
-        task: chunk.task,
-        seq: chunk.seq,
+        task: golang::task((how >> 32) as u32),
+        seq,
         len: moved,
         captured,
-        cipher: chunk.cipher.unwrap_or(0),
+        cipher: match (how & NAMED, direction) {
+            (0, _) => 0,
+            (_, Direction::SEND) => object.sent_end,
+            _ => object.next,
+        },
         direction: direction.0,
-        library: call::library(under_way.own),
+        library: (how >> 8) as u8,
         tail_len,
         pad: [0; 5],
         // SAFETY: eight bytes of 24.

@@ -171,6 +171,8 @@ fn silent(context: &Context) -> Result<()> {
     ensure!(is_whole(slow) && slow.number("http.response.status_code") == Some(200), "{slow:?}");
     ensure!(never.get("spanwise.incomplete") == Some("unfinished"), "{never:?}");
     Ok(())
+}
+
 /// HTTP/2 whose frames pass sockets and library in writes of many frames: no frame header is lost in them.
 fn long_writes(context: &Context, certs: Option<&Certs>) -> Result<()> {
     let (node, script) = (paths::need("node")?, paths::app("streams.js"));
