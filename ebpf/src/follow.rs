@@ -9,7 +9,7 @@ use core::ptr::{read_volatile, write_volatile};
 use spanwise_common::event::PIECE;
 use spanwise_common::limits::MAX_PAYLOAD;
 
-use crate::frames::{BODY, BODY_HEAD, HALT, HEADER, LONGEST, PLAIN, UNREAD, least};
+use crate::frames::{BODY, BODY_HEAD, CONTINUATION, HALT, HEADER, LONGEST, PLAIN, UNREAD, least};
 use crate::maps::{SCRATCH, Stride};
 use crate::read::masked;
 
@@ -26,7 +26,12 @@ pub fn claim(walk: *const Stride) -> u64 {
     // SAFETY: the caller's `walk` is in the scratch.
     unsafe {
         let number = u64::from(read_volatile(&raw const (*walk).walk));
-        let (ahead, split) = if read_volatile(&raw const (*walk).at) == 0 {
+        let at = read_volatile(&raw const (*walk).at);
+        // What is copied as it is has been walked over when all of it is there.
+        if at != 0 && read_volatile(&raw const (*walk).lost) & UNREAD != 0 {
+            return 0;
+        }
+        let (ahead, split) = if at == 0 {
             (read_volatile(&raw const (*walk).left), read_volatile(&raw const (*walk).part))
         } else {
             let keep = read_volatile(&raw const (*walk).keep);
@@ -70,7 +75,9 @@ pub unsafe fn followed(walk: *mut Stride, whole: bool) {
         let known = if !whole || lost & HALT != 0 {
             false
         } else if lost & UNREAD != 0 {
-            follow_frames(read_volatile(&raw const (*walk).moved)) != 0
+            // Of a transfer in several records only the last is still there.
+            read_volatile(&raw const (*walk).start) == 0
+                && follow_frames(read_volatile(&raw const (*walk).moved)) != 0
         } else {
             let have = read_volatile(&raw const (*walk).have);
             let keep = read_volatile(&raw const (*walk).keep);
@@ -95,7 +102,7 @@ fn length_in(first: [u8; 4]) -> u32 {
     u32::from(first[0]) << 16 | u32::from(first[1]) << 8 | u32::from(first[2])
 }
 
-/// Follows the frames of a transfer that was copied as it is; zero if there are too many. On its own, as the steps above are.
+/// Follows the frames of a transfer that was copied as it is; zero if there are too many, or something that is none. On its own, as the steps above are.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn follow_frames(len: u32) -> u32 {
@@ -103,18 +110,24 @@ pub extern "C" fn follow_frames(len: u32) -> u32 {
     // SAFETY: per-CPU scratch.
     unsafe { write_volatile(&raw mut (*scratch).stride.at, 0) };
     for _ in 0..FOLLOWED {
-        if follow_frame(len) == 0 {
-            return 1;
+        match follow_frame(len) {
+            NEXT => {}
+            end => return u32::from(end == DONE),
         }
     }
     0
 }
 
-/// Goes on to the next frame header, and reads what of it tells length and kind. Zero at the end. A global function, as above.
+/// What [`follow_frame`] came to: the end, a frame, something else.
+const DONE: u32 = 0;
+const NEXT: u32 = 1;
+const NONE: u32 = 2;
+
+/// Goes on to the next frame header, and reads what of it tells length and kind. A global function, as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn follow_frame(len: u32) -> u32 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return NONE };
     // SAFETY: per-CPU scratch; offsets into payload and header are masked to what they hold.
     unsafe {
         let walk = &raw mut (*scratch).stride;
@@ -126,7 +139,7 @@ pub extern "C" fn follow_frame(len: u32) -> u32 {
         if at >= len {
             write_volatile(&raw mut (*walk).left, left);
             write_volatile(&raw mut (*walk).at, len);
-            return 0;
+            return DONE;
         }
         let copied = (&raw const (*scratch).payload).cast::<u8>();
         let place = copied.add(PIECE as usize + masked(at, MAX_PAYLOAD as u32 - 1) as usize);
@@ -142,16 +155,20 @@ pub extern "C" fn follow_frame(len: u32) -> u32 {
         if part + taken < FIRST {
             write_volatile(&raw mut (*walk).part, part + taken);
             write_volatile(&raw mut (*walk).left, 0);
-            return 1;
+            return NEXT;
         }
         let left = if u32::from_ne_bytes(first) == u32::from_ne_bytes(*b"PRI ") {
             PREFACE - FIRST
         } else {
+            // The walk may have begun within a frame: what it would pass over then is believed by whoever walks on.
+            if first[3] > CONTINUATION || first[3] != BODY && length_in(first) > LONGEST {
+                return NONE;
+            }
             length_in(first) + HEADER - FIRST
         };
         write_volatile(&raw mut (*walk).part, 0);
         write_volatile(&raw mut (*walk).left, left);
         write_volatile(&raw mut (*walk).body, u32::from(first[3] == BODY));
     }
-    1
+    NEXT
 }

@@ -50,7 +50,7 @@ pub const HALT: u32 = 2;
 
 pub const BODY: u8 = 0;
 /// Highest type that the protocol itself defines.
-const CONTINUATION: u8 = 9;
+pub const CONTINUATION: u8 = 9;
 /// Longest frame, other than of DATA, that is taken for one.
 pub const LONGEST: u32 = 16 * 1024;
 

@@ -1,8 +1,8 @@
-"""Raw TCP server for hostile bytes: sink.py PORT echo|swallow|redis
+"""Raw TCP server for hostile bytes: sink.py PORT echo|swallow|foreign
 
 echo     sends back what comes
 swallow  reads to the end, then answers 200
-redis    answers +OK to each command of two bulk strings
+foreign  answers END to each line, as memcached does that has nothing
 """
 import socket
 import sys
@@ -14,12 +14,10 @@ mode = sys.argv[2]
 def serve(connection):
     with connection:
         try:
-            if mode == "redis":
+            if mode == "foreign":
                 lines = connection.makefile("rb")
                 while lines.readline():
-                    for _ in range(4):
-                        lines.readline()
-                    connection.sendall(b"+OK\r\n")
+                    connection.sendall(b"END\r\n")
                 return
             while data := connection.recv(65536):
                 if mode == "echo":

@@ -87,17 +87,17 @@ fn chunk(object: &mut Object, pointer: u64, how: u64, buffer: u64, moved: u32, a
         want = first;
     }
     object.burst = object.burst.saturating_add(moved);
-    let mut how = how | u64::from(want) << WANT_SHIFT;
+    let mut begins = how | u64::from(want) << WANT_SHIFT;
     if starts {
-        how |= STARTS;
+        begins |= STARTS;
     }
     if named {
-        how |= NAMED;
+        begins |= NAMED;
     }
-    ship_chunk(pointer, how, buffer, at(seq, first), at_ns);
+    ship_chunk(pointer, begins, buffer, at(seq, first), at_ns);
     if long {
         let (next, rest) = (buffer + u64::from(first), moved.wrapping_sub(first));
-        further_records(pointer, how & !(STARTS | NAMED), next, at(seq.wrapping_add(first), rest), at_ns);
+        further_records(pointer, how, next, at(seq.wrapping_add(first), rest), at_ns);
     }
     Some(())
 }

@@ -1,12 +1,12 @@
-//! Again and again. In: an agent that is killed 50 times under load, one that comes and goes, 10,000 short-lived processes, a
-//! minute of everything at once. Out: no failed request, and nothing that grows.
+//! Again and again. In: an agent that is killed 50 times under load, one that comes and goes, 4,000 short-lived processes
+//! (10,000 at full size), half a minute of everything at once (a minute). Out: no failed request, and nothing that grows.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::rounds::{self, End};
-use crate::runner::{Case, Context};
+use crate::runner::{Case, Context, full};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "rounds/kill9", seconds: 300, run: |context| again(context, 50, End::Killed) },
@@ -24,16 +24,17 @@ fn again(context: &Context, count: u64, end: End) -> Result<()> {
 }
 
 fn processes(context: &Context) -> Result<()> {
-    let (course, report) = rounds::processes(&context.dir, 10_000)?;
+    let count = if full() { 10_000 } else { 4_000 };
+    let (course, report) = rounds::processes(&context.dir, count)?;
     let (first, last) = course.ends();
     println!(
-        "    10000 processes: the agent's memory {first} -> {last} KiB, {} spans",
+        "    {count} processes: the agent's memory {first} -> {last} KiB, {} spans",
         report.spans.all.len()
     );
     course.flat("the agent", 5)
 }
 
 fn soak(context: &Context) -> Result<()> {
-    println!("    {}", crate::soak::soak(&context.dir, Duration::from_secs(60))?);
+    println!("    {}", crate::soak::soak(&context.dir, Duration::from_secs(if full() { 60 } else { 30 }))?);
     Ok(())
 }
