@@ -86,8 +86,16 @@ pub struct Way {
     pub request: u16,
     /// `Request.Pattern`, or `Request.pat`.
     pub pattern: u16,
-    /// Not zero: it is a pointer.
-    pub indirect: u16,
+    /// [`way`].
+    pub bits: u16,
+}
+
+/// Bits of [`Way::bits`].
+pub mod way {
+    /// The pattern is reached by a pointer.
+    pub const POINTER: u16 = 1 << 0;
+    /// The server's handler is a router that is known.
+    pub const ROUTER: u16 = 1 << 1;
 }
 
 /// Routers that a program may have.

@@ -29,16 +29,23 @@ pub struct Served {
     pub top: u64,
 }
 
-/// Tells the pattern if the server's handler is a router that is known, and has one.
+/// The handler of the server that a connection came to, if that is a router that is known; and what is known of it.
 #[inline(always)]
-pub fn find(told: &Told, routes: &Routes, served: &Served) -> Option<()> {
-    let server = word(served.conn + fixed::FIRST)?;
+pub fn of_server(routes: &Routes, conn: u64) -> Option<(&Router, u64)> {
+    let server = word(conn + fixed::FIRST)?;
     let [description, handler] = pair(server + u64::from(routes.handler))?;
     if description == 0 {
         return None;
     }
     let serve = word(description + FIRST_METHOD)?;
     let router = routes.routers.iter().find(|router| router.serve == serve && serve != 0)?;
+    Some((router, handler))
+}
+
+/// Tells the pattern if the server's handler is a router that is known, and has one.
+#[inline(always)]
+pub fn find(told: &Told, routes: &Routes, served: &Served) -> Option<()> {
+    let (router, handler) = of_server(routes, served.conn)?;
     let mark = if router.bits & router::BY_CONTEXT != 0 {
         word(served.request + u64::from(routes.context) + 8)?
     } else {

@@ -4,11 +4,13 @@
 //! before the answer. The goroutine keeps its `conn` at a known place of its stack; that it is the right one, and the answer's
 //! response the current one, is known by pointers that lead back, and by the connection below being the one that is written to.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Kind, Route};
-use spanwise_common::golang::{Routes, Way, fixed};
+use spanwise_common::golang::{Routes, Way, fixed, way as bit};
 use spanwise_common::limits::{MAX_PAYLOAD, MAX_ROUTE};
 use spanwise_common::offsets::MISSING;
 
@@ -58,22 +60,27 @@ fn of_scratch(scratch: &Scratch) -> Option<()> {
     let told = Told { key: scratch.transfer.key, seq: scratch.data.seq, inside: true };
     // A goroutine serves one connection, and no other ever has its id. So what was found once stays true.
     let known = scratch.serving.server == server;
-    if known
-        && scratch.serving.way.current != 0
-        && let Some((_, request)) = current(&scratch.serving.way, scratch.serving.served)
-        && let Some([text, len]) = pattern(&scratch.serving.way, request)
-    {
-        return part(&told, text, len, 0, 1);
+    if known {
+        let (_, request) = current(&scratch.serving.way, scratch.serving.served)?;
+        if let Some([text, len]) = pattern(&scratch.serving.way, request) {
+            return part(&told, text, len, 0, 1);
+        }
+        if scratch.serving.way.bits & bit::ROUTER == 0 {
+            return None;
+        }
     }
     // SAFETY: written before the process's bits say so, and then left alone.
     let routes = unsafe { GO_ROUTES.get(&((scratch.transfer.id >> 32) as u32)) }?;
     let (top, thread) = golang::top_of_found(scratch, scratch.transfer.bits, routes.start)?;
-    let way = way(routes);
+    let mut way = way(routes);
     let mut conn = scratch.serving.served;
     if !known {
         conn = word(top - u64::from(routes.slot))?;
         if descriptor_below(conn + u64::from(routes.transport))? as u32 != scratch.call.di as u32 {
             return None;
+        }
+        if routers::of_server(routes, conn).is_some() {
+            way.bits |= bit::ROUTER;
         }
         remember(told.key, Serving { server, served: conn, way });
     }
@@ -104,7 +111,7 @@ fn way(routes: &Routes) -> Way {
         current: routes.current as u16,
         request: routes.request as u16,
         pattern: routes.pattern as u16,
-        indirect: routes.indirect as u16,
+        bits: if routes.indirect != 0 { bit::POINTER } else { 0 },
     }
 }
 
@@ -130,7 +137,7 @@ fn pattern(way: &Way, request: u64) -> Option<[u64; 2]> {
         return None;
     }
     let mut at = request + u64::from(way.pattern);
-    if way.indirect != 0 {
+    if way.bits & bit::POINTER != 0 {
         at = word(at)?;
     }
     pair(at).filter(|[_, len]| *len != 0)
@@ -185,9 +192,10 @@ fn of_sealed(told: &Told, bits: u32, below: u64) -> Option<()> {
 /// Two words of user memory.
 #[inline(always)]
 pub fn pair(address: u64) -> Option<[u64; 2]> {
-    let mut pair = [0u64; 2];
-    // SAFETY: as many bytes as the array has.
-    unsafe { user_bytes(pair.as_mut_ptr().cast(), 16, address) }.then_some(pair)
+    // Not zeroed before: that would be a call.
+    let mut pair = MaybeUninit::<[u64; 2]>::uninit();
+    // SAFETY: as many bytes as the array has; the helper writes them all.
+    unsafe { user_bytes(pair.as_mut_ptr().cast(), 16, address).then(|| pair.assume_init()) }
 }
 
 /// Most patterns are shorter.
