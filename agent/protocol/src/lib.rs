@@ -13,8 +13,10 @@ pub mod http2;
 pub mod message;
 mod parser;
 pub mod postgresql;
+mod queue;
 pub mod redis;
 pub mod rpc;
+mod sink;
 pub mod sql;
 
 pub use message::{Flow, Head};

@@ -15,13 +15,12 @@ mod responses;
 pub(crate) mod text;
 
 use half::{Half, State};
-use pending::{Pending, Queue};
+use pending::Pending;
 
 use crate::message::Flow;
-use crate::parser::{Detect, Input, Item, LostReason, Parser, What};
-
-/// Where items go.
-type Sink<'a> = &'a mut dyn FnMut(Item);
+use crate::parser::{Detect, Input, LostReason, Parser, What};
+use crate::queue::Queue;
+use crate::sink::{Sink, emit, offset};
 
 /// Both directions of one connection.
 #[derive(Debug, Default)]
@@ -29,7 +28,7 @@ pub struct Connection {
     request: Half,
     response: Half,
     /// Requests whose response is not complete.
-    queue: Queue,
+    queue: Queue<Pending>,
     /// Number of the next request.
     next: u32,
     /// Number of the request that is being read.
@@ -51,9 +50,8 @@ pub struct Upgraded {
 
 impl Parser for Connection {
     const NAME: &'static str = "http1";
-    const MAX_STATE: usize = size_of::<Self>()
-        + 2 * (2 * half::MAX_HEAD + call::Call::MAX_STATE)
-        + 2 * pending::MAX_PENDING * size_of::<Pending>();
+    const MAX_STATE: usize =
+        size_of::<Self>() + 2 * (2 * half::MAX_HEAD + call::Call::MAX_STATE) + Queue::<Pending>::MAX_STATE;
 
     fn detect(bytes: &[u8]) -> Detect {
         detect::detect(bytes)
@@ -143,13 +141,4 @@ impl Connection {
             }
         }
     }
-}
-
-fn emit(sink: Sink<'_>, exchange: u32, flow: Flow, offset: usize, what: What) {
-    sink(Item { exchange, flow, offset, what });
-}
-
-/// A position within a hole as an offset.
-fn offset(position: u64) -> usize {
-    usize::try_from(position).unwrap_or(usize::MAX)
 }

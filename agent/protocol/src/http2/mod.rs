@@ -19,10 +19,8 @@ use half::{At, Half};
 use streams::{Stage, Streams};
 
 use crate::message::Flow;
-use crate::parser::{Detect, Input, Item, LostReason, Parser, What};
-
-/// Where items go.
-type Sink<'a> = &'a mut dyn FnMut(Item);
+use crate::parser::{Detect, Input, LostReason, Parser};
+use crate::sink::{Sink, emit, offset};
 
 /// What the decoder could and could not tell so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -140,13 +138,4 @@ impl Connection {
             Flow::Response => &mut self.response,
         }
     }
-}
-
-fn emit(sink: Sink<'_>, exchange: u32, flow: Flow, offset: usize, what: What) {
-    sink(Item { exchange, flow, offset, what });
-}
-
-/// A position within a hole as an offset.
-fn offset(position: u64) -> usize {
-    usize::try_from(position).unwrap_or(usize::MAX)
 }

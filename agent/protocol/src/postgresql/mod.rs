@@ -9,7 +9,7 @@
 
 mod detect;
 mod half;
-mod queue;
+mod pending;
 mod requests;
 mod responses;
 mod statement;
@@ -17,16 +17,15 @@ mod statements;
 mod wire;
 
 use half::{At, Half, MAX_HELD};
-use queue::{MAX_PENDING, Pending, Queue};
+use pending::Pending;
 use statement::Group;
 use statements::Names;
 use wire::{is_request, is_response};
 
 use crate::message::Flow;
-use crate::parser::{Detect, Input, Item, LostReason, Parser, What};
-
-/// Where items go.
-type Sink<'a> = &'a mut dyn FnMut(Item);
+use crate::parser::{Detect, Input, LostReason, Parser, What};
+use crate::queue::Queue;
+use crate::sink::{Sink, emit};
 
 /// Longest name of a database that is told.
 const MAX_NAMESPACE: usize = 63;
@@ -37,7 +36,7 @@ pub struct Connection {
     request: Half,
     response: Half,
     /// Calls whose answer is not complete.
-    queue: Queue,
+    queue: Queue<Pending>,
     /// Number of the next call.
     next: u32,
     /// Messages that no Sync followed yet: the last call of the queue.
@@ -68,7 +67,7 @@ impl Parser for Connection {
         + 4 * MAX_HELD
         + Names::MAX_STATE
         + Group::MAX_STATE
-        + 2 * MAX_PENDING * size_of::<Pending>()
+        + Queue::<Pending>::MAX_STATE
         + MAX_NAMESPACE;
 
     fn detect(bytes: &[u8]) -> Detect {
@@ -388,8 +387,4 @@ fn is_chain(flow: Flow, bytes: &[u8]) -> bool {
             return true;
         }
     }
-}
-
-fn emit(sink: Sink<'_>, exchange: u32, flow: Flow, offset: usize, what: What) {
-    sink(Item { exchange, flow, offset, what });
 }

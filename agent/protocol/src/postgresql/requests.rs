@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::half::At;
-use super::queue::Pending;
+use super::pending::Pending;
 use super::statement::{Group, Statement};
 use super::wire::{self, Opening, text};
 use super::{Connection, MAX_NAMESPACE, Sink, emit};
@@ -17,7 +17,7 @@ impl Connection {
     pub(super) fn request_turns(&mut self, sink: Sink<'_>) {
         // Who waits for each answer has read the last one to its end.
         if !self.pipelined && self.response.at == At::Lost && self.group.is_none() {
-            while let Some(front) = self.queue.front() {
+            while let Some(front) = self.queue.front_mut() {
                 if !(front.sent && front.begun) {
                     break;
                 }
@@ -152,7 +152,7 @@ impl Connection {
     /// The call is complete.
     fn end_group(&mut self, at: usize, sink: Sink<'_>) {
         self.tell_group(at, sink);
-        if let Some(pending) = self.queue.last().filter(|pending| !pending.sent) {
+        if let Some(pending) = self.queue.newest().filter(|pending| !pending.sent) {
             pending.sent = true;
             emit(sink, pending.exchange, FLOW, at, What::End { body: 0 });
         }
@@ -161,7 +161,7 @@ impl Connection {
     /// Tells what the call is. False if there is none, or nothing of it was understood.
     fn tell_group(&mut self, at: usize, sink: Sink<'_>) -> bool {
         let Some(group) = self.group.take() else { return false };
-        let Some(pending) = self.queue.last().filter(|pending| !pending.sent) else { return false };
+        let Some(pending) = self.queue.newest().filter(|pending| !pending.sent) else { return false };
         if !group.is_known() {
             return false;
         }
@@ -211,7 +211,7 @@ impl Connection {
     /// The end of the call cannot be known.
     fn lose_group(&mut self, at: usize, sink: Sink<'_>) {
         let told = self.tell_group(at, sink);
-        let Some(pending) = self.queue.last().filter(|pending| !pending.sent) else { return };
+        let Some(pending) = self.queue.newest().filter(|pending| !pending.sent) else { return };
         pending.sent = true;
         emit(sink, pending.exchange, FLOW, at, What::Lost(LostReason::Gap));
         if !told {
@@ -242,7 +242,7 @@ impl Connection {
             group.cut = true;
         }
         self.tell_group(0, sink);
-        if let Some(pending) = self.queue.last().filter(|pending| !pending.sent) {
+        if let Some(pending) = self.queue.newest().filter(|pending| !pending.sent) {
             pending.sent = true;
             emit(sink, pending.exchange, FLOW, 0, What::Aborted { body: 0 });
             if !known {

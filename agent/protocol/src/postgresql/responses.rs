@@ -56,7 +56,7 @@ impl Connection {
     }
 
     fn answer_begins(&mut self, at: usize, sink: Sink<'_>) {
-        match self.queue.front() {
+        match self.queue.front_mut() {
             Some(front) if front.begun => {}
             Some(front) => {
                 front.begun = true;
@@ -76,7 +76,7 @@ impl Connection {
     pub(super) fn response_message(&mut self, kind: u8, body: &[u8], at: usize, sink: Sink<'_>) {
         match kind {
             b'E' => {
-                if let Some(front) = self.queue.front().filter(|front| front.error.is_none()) {
+                if let Some(front) = self.queue.front_mut().filter(|front| front.error.is_none()) {
                     front.error = Some(wire::sqlstate(body).unwrap_or(UNKNOWN));
                 }
             }
@@ -93,7 +93,7 @@ impl Connection {
         if std::mem::take(&mut self.starting) {
             return;
         }
-        if let Some(front) = self.queue.front().filter(|front| front.sent || front.begun) {
+        if let Some(front) = self.queue.front_mut().filter(|front| front.sent || front.begun) {
             // An error that was not captured shows in what it did.
             if front.cut && front.error.is_none() && status == FAILED && !matches!(before, 0 | FAILED) {
                 front.error = Some(UNKNOWN);
@@ -136,10 +136,10 @@ impl Connection {
 
     /// The call became a stream in both directions.
     fn finish_stream(&mut self, at: usize, sink: Sink<'_>) {
-        if self.queue.front().is_some_and(|front| front.sent && !front.ghost)
+        if self.queue.front_mut().is_some_and(|front| front.sent && !front.ghost)
             && let Some(pending) = self.queue.pop()
         {
-            self.queue.push_front(super::queue::Pending { ghost: true, ..pending });
+            self.queue.push_front(super::pending::Pending { ghost: true, ..pending });
             if pending.after_gap {
                 emit(sink, pending.exchange, FLOW, at, What::Lost(LostReason::Gap));
             } else {
@@ -151,14 +151,14 @@ impl Connection {
 
     /// Part of the present answer was not captured.
     pub(super) fn cut_answer(&mut self) {
-        if let Some(front) = self.queue.front() {
+        if let Some(front) = self.queue.front_mut() {
             front.cut = true;
         }
     }
 
     /// Bytes of an answer of which nothing can be told.
     pub(super) fn answer_passes(&mut self, sink: Sink<'_>) {
-        if !self.starting && self.queue.front().is_some_and(|front| front.sent) {
+        if !self.starting && self.queue.front_mut().is_some_and(|front| front.sent) {
             self.answer_begins(0, sink);
             self.cut_answer();
         }
@@ -189,10 +189,10 @@ impl Connection {
 
     /// Gives up the calls that wait for their answers, but for one that is still being sent.
     pub(super) fn flush(&mut self, reason: LostReason, at: usize, sink: Sink<'_>) {
-        let open = if self.queue.last().is_some_and(|last| !last.sent && !last.begun) {
+        let open = if self.queue.newest().is_some_and(|last| !last.sent && !last.begun) {
             self.queue.pop_last()
         } else {
-            if self.queue.last().is_some_and(|last| !last.sent) {
+            if self.queue.newest().is_some_and(|last| !last.sent) {
                 self.group = None;
             }
             None

@@ -174,7 +174,7 @@ impl Connection {
         match &mut self.response {
             Response::Closed => {}
             Response::Lost => {
-                if self.pipelines && self.queue.len() > 0 {
+                if self.pipelines && !self.queue.is_empty() {
                     self.lose_answers(0, LostReason::Gap, sink);
                 }
             }

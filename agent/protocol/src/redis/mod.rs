@@ -13,14 +13,13 @@ mod scan;
 mod value;
 
 use command::Command;
-use pending::{Pending, Queue};
+use pending::Pending;
 use value::Value;
 
 use crate::message::Flow;
-use crate::parser::{Detect, Input, Item, LostReason, Parser, What};
-
-/// Where items go.
-type Sink<'a> = &'a mut dyn FnMut(Item);
+use crate::parser::{Detect, Input, LostReason, Parser, What};
+use crate::queue::Queue;
+use crate::sink::{Sink, emit, offset};
 
 /// Where the direction of the commands stands.
 #[derive(Debug, Default)]
@@ -65,7 +64,7 @@ enum Response {
 pub struct Connection {
     request: Request,
     response: Response,
-    queue: Queue,
+    queue: Queue<Pending>,
     /// Number of the next command.
     next: u32,
     /// Number of the command that is being read.
@@ -81,11 +80,8 @@ pub struct Connection {
 
 impl Parser for Connection {
     const NAME: &'static str = "redis";
-    const MAX_STATE: usize = size_of::<Self>()
-        + size_of::<Command>()
-        + size_of::<Value>()
-        + 64
-        + 2 * pending::MAX_PENDING * size_of::<Pending>();
+    const MAX_STATE: usize =
+        size_of::<Self>() + size_of::<Command>() + size_of::<Value>() + 64 + Queue::<Pending>::MAX_STATE;
 
     fn detect(bytes: &[u8]) -> Detect {
         detect::detect(bytes)
@@ -115,14 +111,14 @@ impl Parser for Connection {
         if matches!(self.response, Response::Unsure { ended: true, .. }) {
             self.end_unsure(Response::Lost, sink);
         }
-        if self.queue.len() == 0 && !matches!(self.request, Request::Command(_)) {
+        if self.queue.is_empty() && !matches!(self.request, Request::Command(_)) {
             // Whatever was under way is over.
             self.doubt = false;
         }
     }
 
     fn in_flight(&self) -> usize {
-        let late = matches!(self.request, Request::Command(_)) && !self.queue.ends_with(self.sending);
+        let late = matches!(self.request, Request::Command(_)) && self.queue.last(self.sending).is_none();
         self.queue.len() + usize::from(late)
     }
 
@@ -157,13 +153,4 @@ impl Connection {
         self.response = Response::Closed;
         self.switched = true;
     }
-}
-
-fn emit(sink: Sink<'_>, exchange: u32, flow: Flow, offset: usize, what: What) {
-    sink(Item { exchange, flow, offset, what });
-}
-
-/// A position within a hole as an offset.
-fn offset(position: u64) -> usize {
-    usize::try_from(position).unwrap_or(usize::MAX)
 }

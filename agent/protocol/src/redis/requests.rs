@@ -1,7 +1,7 @@
 //! The direction towards the server.
 
 use super::command::{Command, Passed, Progress};
-use super::pending::{Kind, MAX_PENDING, Pending};
+use super::pending::{Kind, Pending};
 use super::{Connection, Request, Response, Sink, detect, emit, offset};
 use crate::message::{Flow, Head};
 use crate::parser::{LostReason, What};
@@ -52,7 +52,7 @@ impl Connection {
         if turn {
             self.turned(sink);
         }
-        if self.queue.len() >= MAX_PENDING {
+        if self.queue.is_full() {
             self.flush(0, &What::Lost(LostReason::Overflow), sink);
             self.response = Response::Lost;
             self.doubt = true;
@@ -75,12 +75,12 @@ impl Connection {
             }
             Response::Lost => {
                 // Their answers were skipped, or are still to come if the client does not wait.
-                self.doubt |= self.pipelines && self.queue.len() > 0;
+                self.doubt |= self.pipelines && !self.queue.is_empty();
                 self.flush(0, &What::Lost(LostReason::Gap), sink);
             }
             _ => {}
         }
-        if self.queue.len() > 0 {
+        if !self.queue.is_empty() {
             self.pipelines = true;
         } else if !self.pipelines && !matches!(self.response, Response::Value { .. }) {
             self.doubt = false;
