@@ -98,6 +98,18 @@ pub struct Frames {
     pub first: [u8; 4],
 }
 
+/// The goroutine that serves a connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Serving {
+    /// Its id, zero if none was found.
+    pub server: u64,
+    /// Address of what it keeps of the connection.
+    pub served: u64,
+    /// Where the request under way and its pattern stand there.
+    pub way: Way,
+}
+
 /// State of one connection in the kernel side's map; `Info` is there too for the case that its `Open` was lost.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -122,12 +134,8 @@ pub struct State {
     pub bursts: u16,
     /// Where both directions stand, by number, if the connection carries frames.
     pub frames: [Frames; 2],
-    /// Goroutine that was found to serve the connection, zero if none was.
-    pub server: u64,
-    /// Address of what it keeps of the connection.
-    pub served: u64,
-    /// Where the request under way and its pattern stand there.
-    pub way: Way,
+    /// What is known of the goroutine that serves the connection.
+    pub serving: Serving,
     /// Thread that was last seen to read.
     pub reader: u32,
     /// Always zero.

@@ -12,7 +12,7 @@ use crate::conn::{self, Seqs, Stream};
 use crate::frames;
 use crate::golang;
 use crate::gonet::routes;
-use crate::maps::{CONNS, COUNTERS, EVENTS, SCRATCH, Serving};
+use crate::maps::{CONNS, COUNTERS, EVENTS, SCRATCH};
 use crate::read::{masked, word};
 use crate::tls;
 use crate::uring;
@@ -311,7 +311,7 @@ fn prepare(
     data.route = 0;
     state.burst = state.burst.saturating_add(t.moved);
     if t.bits & proc::ROUTES != 0 && t.direction == Direction::SEND && t.moved != 0 {
-        scratch.serving = Serving { server: state.server, served: state.served, way: state.way };
+        scratch.serving = state.serving;
         return Some(READY | ANSWERS);
     }
     Some(READY)

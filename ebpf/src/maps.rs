@@ -2,10 +2,10 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use spanwise_common::conn::{State, Verdict};
+use spanwise_common::conn::{Serving, State, Verdict};
 use spanwise_common::counters::COUNT;
 use spanwise_common::event::Data;
-use spanwise_common::golang::{Layout, MAX_LAYOUTS, Way};
+use spanwise_common::golang::{Layout, MAX_LAYOUTS};
 use spanwise_common::limits::{MAX_CONNS, MAX_PAYLOAD, MAX_PROCS, MAX_TRIALS, RING_BYTES};
 
 use crate::emit::Transfer;
@@ -66,17 +66,6 @@ pub struct Scratch {
     pub goroutine: [u64; 64],
     /// What is known of the goroutine that serves the transfer's connection.
     pub serving: Serving,
-}
-
-/// The goroutine that serves a connection.
-#[repr(C)]
-pub struct Serving {
-    /// Its id, zero if none was found.
-    pub server: u64,
-    /// Address of what it keeps of the connection.
-    pub served: u64,
-    /// Where the request under way and its pattern stand there; all zero if its pattern must be looked for elsewhere.
-    pub way: Way,
 }
 
 /// A walk over the TLS records of a transfer.

@@ -8,6 +8,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use spanwise_common::conn::Serving;
 use spanwise_common::counters as count;
 use spanwise_common::event::{Kind, Route};
 use spanwise_common::golang::{Routes, Way, fixed, way as bit};
@@ -19,7 +20,7 @@ use super::maps::GO_ROUTES;
 use super::routers;
 use crate::emit::{counters, header};
 use crate::golang;
-use crate::maps::{CONNS, EVENTS, SCRATCH, Scratch, Serving};
+use crate::maps::{CONNS, EVENTS, SCRATCH, Scratch};
 use crate::read::{masked, user_bytes, word};
 
 /// What every answer begins with, as far as it is looked at.
@@ -96,11 +97,7 @@ fn of_scratch(scratch: &Scratch) -> Option<()> {
 fn remember(key: u64, serving: Serving) {
     if let Some(state) = CONNS.get_ptr_mut(&key) {
         // SAFETY: map values stay valid while the program runs.
-        unsafe {
-            (*state).server = serving.server;
-            (*state).served = serving.served;
-            (*state).way = serving.way;
-        }
+        unsafe { (*state).serving = serving };
     }
 }
 
