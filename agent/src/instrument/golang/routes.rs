@@ -143,12 +143,16 @@ fn way(program: &Program<'_, '_>, found: &mut Found) -> Result<Routes, Lack> {
     // Each call leaves an address to return to.
     let called = frame(&serve).zip(handle).map_or(0, |(serve, handle)| slot + serve + handle + 3 * 8);
     // The kernel side keeps these in sixteen bits, all ones for what is not there.
+    let far = |what, at| {
+        Lack::Said(format!("{what} is said to be at {at}, where it cannot be, so spans have no http.route"))
+    };
     let short = |strukt, member| match offset(strukt, member)? {
-        far @ 0xffff.. => {
-            Err(Lack::Said(format!("{strukt}.{member} is said to be at {far}, so spans have no http.route")))
-        }
+        at @ 0xffff.. => Err(far(format!("{strukt}.{member}"), at)),
         offset => Ok(offset),
     };
+    if (0xffff..MISSING).contains(&pattern) {
+        return Err(far("the pattern of net/http.Request".to_owned(), pattern));
+    }
     Ok(Routes {
         start,
         slot,
