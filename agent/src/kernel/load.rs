@@ -257,6 +257,8 @@ impl Kernel {
         // One sentence is enough where several functions stand for one thing.
         losses.dedup();
         drop(types);
+        // The kernel's type information is megabytes once read: it is gone before the pages of the ring come.
+        usage::give_back();
         let loaded = |wanted: &str| programs.iter().any(|((name, _), _)| *name == wanted);
         let tells_forks = loaded(program::PROC_FORK) && !host.lacks("OFF_TASK_TGID");
         let tells_exits =
@@ -268,8 +270,6 @@ impl Kernel {
         let verdicts = HashMap::try_from(take(&mut ebpf, names::VERDICTS)?).map_err(other)?;
         let go_layouts = Array::try_from(take(&mut ebpf, names::GO_LAYOUTS)?).map_err(other)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?).map_err(other)?;
-        // The kernel's type information is megabytes once read.
-        usage::give_back();
         Ok(Self {
             ebpf,
             procs,
