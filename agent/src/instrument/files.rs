@@ -271,7 +271,7 @@ impl Files {
         }
     }
 
-    /// Takes away what nobody has used for a while, and gives memory back that is not needed any more.
+    /// Takes away what nobody has used for a while.
     pub(super) fn tidy(&mut self, now: Instant) {
         let old = |file: &Known| {
             file.unused_since
@@ -288,6 +288,10 @@ impl Files {
             }
         }
         links.close();
+    }
+
+    /// Gives memory back that looking at files took, at once: what is traced begins to need its own.
+    pub(super) fn rest(&mut self) {
         if std::mem::take(&mut self.looked) {
             usage::give_back();
         }

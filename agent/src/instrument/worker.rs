@@ -295,6 +295,9 @@ fn run(mut files: Files, tasks: &Receiver<Task>, waiting: &AtomicU64) {
         }
         let now = Instant::now();
         files.look_again(now);
+        if waiting.load(Ordering::Relaxed) == 0 {
+            files.rest();
+        }
         if now.duration_since(tidied) >= TIDY {
             tidied = now;
             files.tidy(now);
