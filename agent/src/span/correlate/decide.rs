@@ -2,7 +2,7 @@
 
 use super::Correlator;
 use super::arena::Id;
-use super::models::only;
+use super::models::{chain, only};
 use super::node::{Model, Node, Parent, Pending};
 use super::process::Process;
 use crate::session::Side;
@@ -195,7 +195,10 @@ fn speaks(process: &Process, model: Model, call: &Node, request: &Node) -> Optio
         }
         Model::Only => only::speaks(process, call),
         Model::LastIn => process.last_in.calibrator.speaks(),
-        Model::FirstInFirstOut => process.first_in_first_out.of(call.mixed).speaks(),
+        Model::FirstInFirstOut => process.first_in_first_out.of(call).speaks(),
+        Model::Sibling | Model::Next if chain::named_otherwise(process, call, call.claim(model).request) => {
+            None
+        }
         Model::Sibling => process.sibling.calibrator.speaks(),
         Model::Next => process.next.calibrator.speaks(),
         Model::StartOrder => process.start_order.calibrator.speaks(),

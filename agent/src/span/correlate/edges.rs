@@ -227,7 +227,8 @@ impl Correlator {
             return;
         }
         if last && !nobodys {
-            first_in_first_out::read(carrying, id, now_ns);
+            let left = first_in_first_out::read(carrying, id, now_ns);
+            process.first_in_first_out.overtaken(left);
         }
         // A call with a certain parent still is evidence about the models; only claims need confirming.
         if thread::confirm(&mut self.nodes, process, id, Some(owner(task))) && first {
@@ -292,18 +293,19 @@ impl Correlator {
             carrying.used_ns = now_ns;
             let lifo = last_in::name(&mut self.nodes, carrying, last, id, contested);
             let fifo = first_in_first_out::name(&mut self.nodes, carrying, first, id, contested, now_ns);
-            let mixed = fifo.and_then(|(call, _)| self.nodes.get(call)).is_some_and(|node| node.mixed);
-            let stands = first.of(mixed).stands();
+            let score = fifo
+                .and_then(|(call, _)| self.nodes.get(call))
+                .map_or(&first.plain.calibrator, |call| first.of(call));
+            let (stands, speaks) = (score.stands(), score.speaks());
             if let (Some((one, _)), Some((other, _))) = (lifo, fifo)
                 && one != other
             {
                 last.calibrator.disputed(stands);
             }
             let mut told = None;
-            for (model, pair, speaks) in [
-                (Model::FirstInFirstOut, fifo, first.of(mixed).speaks()),
-                (Model::LastIn, lifo, last.calibrator.speaks()),
-            ] {
+            for (model, pair, speaks) in
+                [(Model::FirstInFirstOut, fifo, speaks), (Model::LastIn, lifo, last.calibrator.speaks())]
+            {
                 let Some((call, true)) = pair else { continue };
                 if let Some(node) = self.nodes.get_mut(call)
                     && node.parent == Parent::Open

@@ -39,10 +39,10 @@ impl Learning {
 }
 
 impl Process {
-    fn score(&self, model: Model, mixed: bool) -> Option<&Calibrator> {
+    fn score(&self, model: Model, call: &Node) -> Option<&Calibrator> {
         match model {
             Model::LastIn => Some(&self.last_in.calibrator),
-            Model::FirstInFirstOut => Some(self.first_in_first_out.of(mixed)),
+            Model::FirstInFirstOut => Some(self.first_in_first_out.of(call)),
             Model::Sibling => Some(&self.sibling.calibrator),
             Model::Next => Some(&self.next.calibrator),
             Model::StartOrder => Some(&self.start_order.calibrator),
@@ -52,8 +52,15 @@ impl Process {
 
     /// Scores that are well above the bar.
     fn proven(&self) -> usize {
-        let scores = SCORED.into_iter().flat_map(|model| [self.score(model, false), self.score(model, true)]);
-        scores.flatten().filter(|score| score.proven()).count()
+        let scores = [
+            &self.last_in.calibrator,
+            &self.first_in_first_out.plain.calibrator,
+            &self.first_in_first_out.mixed,
+            &self.sibling.calibrator,
+            &self.next.calibrator,
+            &self.start_order.calibrator,
+        ];
+        scores.into_iter().filter(|score| score.proven()).count()
     }
 }
 
@@ -106,7 +113,7 @@ impl Correlator {
             let claim = call.claim(model);
             claim.confirmed
                 && self.nodes.get(claim.request).is_some()
-                && process.score(model, call.mixed).is_some_and(Calibrator::stands)
+                && process.score(model, call).is_some_and(Calibrator::stands)
         })
     }
 

@@ -176,7 +176,9 @@ pub(super) struct Node {
     pub(super) taken: [bool; 2],
     /// What was called, roughly; zero until it has ended.
     pub(super) kind: u64,
-    /// Its answer waited together with one of another kind.
+    /// Its answer waited together with another.
+    pub(super) together: bool,
+    /// Its answer waited together with one that may overtake it.
     pub(super) mixed: bool,
     /// The call whose answer was the last thing read on the thread before this was sent.
     pub(super) input: Id,
@@ -248,6 +250,7 @@ impl Node {
             claims: [Claim::NONE; 8],
             taken: [false; 2],
             kind: 0,
+            together: false,
             mixed: false,
             input: Id::NONE,
             sibling_before: Id::NONE,

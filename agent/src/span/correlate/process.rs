@@ -61,6 +61,8 @@ pub(super) struct Thread {
     pub(super) sent: Id,
     /// Complete answers read and not yet given to a response.
     pub(super) answers: VecDeque<(u64, Id)>,
+    /// A response took an answer since the last one was read.
+    pub(super) took: bool,
     pub(super) used_ns: u64,
 }
 
@@ -71,6 +73,7 @@ impl Thread {
             input: Input::Nothing,
             sent: Id::NONE,
             answers: VecDeque::new(),
+            took: false,
             used_ns: 0,
         }
     }
@@ -109,15 +112,17 @@ impl Score {
 pub(super) struct Queue {
     /// Of answers that waited alone, or with others of their kind.
     pub(super) plain: Score,
-    /// Of answers that waited together with others.
+    /// Of answers that waited together with others that may overtake them.
     pub(super) mixed: Calibrator,
-    /// Above zero since answers of several kinds waited together.
+    /// Above zero since answers that wait together may be overtaken.
     pub(super) uneven: u32,
 }
 
 impl Queue {
-    /// The score that an answer's pair goes by.
-    pub(super) fn of(&self, mixed: bool) -> &Calibrator {
+    /// The score that the pair of a call goes by: also of one whose answer waited together with others before these turned
+    /// out to be overtaken.
+    pub(super) fn of(&self, call: &Node) -> &Calibrator {
+        let mixed = call.mixed || (call.together && self.uneven > 0);
         if mixed { &self.mixed } else { &self.plain.calibrator }
     }
 }

@@ -162,11 +162,15 @@ fn report(process: &Process) -> [ModelReport; 9] {
         plain("goroutine", ParentSource::Goroutine, named, outlived, spoken),
         plain("only", ParentSource::Only, 0, orphans, (!process.thread.disciplined()).then_some(0.95)),
         scored("last in", ParentSource::LastIn, &process.last_in.calibrator),
-        scored("first in, first out", ParentSource::FirstInFirstOut, process.first_in_first_out.of(false)),
         scored(
-            "first in, first out, kinds mixed",
+            "first in, first out",
             ParentSource::FirstInFirstOut,
-            process.first_in_first_out.of(true),
+            &process.first_in_first_out.plain.calibrator,
+        ),
+        scored(
+            "first in, first out, where overtaken",
+            ParentSource::FirstInFirstOut,
+            &process.first_in_first_out.mixed,
         ),
         scored("start order", ParentSource::StartOrder, &process.start_order.calibrator),
         scored("chain: sibling", ParentSource::Chain, &process.sibling.calibrator),

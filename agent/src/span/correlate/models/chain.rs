@@ -3,6 +3,7 @@
 //! the same input. Checked like the others, and by the calls of the chain whose parent is known otherwise.
 
 use super::super::arena::{Arena, Id};
+use super::super::calibrator::Calibrator;
 use super::super::node::{Model, Node, Parent};
 use super::super::process::{Input, Process, Thread};
 use super::weigh;
@@ -24,6 +25,16 @@ pub(in super::super) fn sent(nodes: &mut Arena<Node>, thread: &mut Thread, call:
             node.input = input;
         }
     }
+}
+
+/// A completion model that nothing refutes gives the call itself to another request: neighbours were sent for several requests.
+pub(in super::super) fn named_otherwise(process: &Process, call: &Node, request: Id) -> bool {
+    let by = |model: Model, score: &Calibrator| {
+        let claim = call.claim(model);
+        claim.confirmed && claim.request != Id::NONE && claim.request != request && score.stands()
+    };
+    by(Model::LastIn, &process.last_in.calibrator)
+        || by(Model::FirstInFirstOut, process.first_in_first_out.of(call))
 }
 
 /// A completion model that speaks gave `call` to `request`, whose response begins now. Claims the rest of the
@@ -67,7 +78,7 @@ pub(in super::super) fn derive(
                 // Its own chain says nothing new.
                 (_, ParentSource::Chain) => continue,
                 (Parent::Node(parent), _) => parent != request,
-                _ => false,
+                _ => named_otherwise(process, named, request),
             };
             let ended = named.answer.last_ns != 0 && named.answer.last_ns <= answered_ns;
             let score = if model == Model::Next { &mut process.next } else { &mut process.sibling };

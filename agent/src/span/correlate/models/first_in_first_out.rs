@@ -2,9 +2,11 @@
 //! continuations run in the next turn of the loop, in order (asyncio), as long as each request makes one call.
 //!
 //! Where some requests need more turns than others, answers that wait together are overtaken. A pair that took the place of
-//! its neighbour is nearly as possible as the right one, so time alone would not tell. Answers to calls of one kind (method,
-//! shape of the path, destination) are taken to keep their order, as long as no others mix with them. Pairs that waited
-//! together otherwise keep a score of their own, in which chance is the next in the queue and not a call of some time ago.
+//! its neighbour is nearly as possible as the right one, so time alone would not tell. What does tell is the turns: where each
+//! response is written in the turn after its answer's, the next answer is read only when no other waits. Where one is left
+//! behind (Tornado, whose answers take one turn or two), or where calls of several kinds wait together (method, shape
+//! of the path, destination), pairs that waited with others keep a score of their own, in which chance is the next in the queue
+//! and not a call of some time ago.
 
 use super::super::arena::{Arena, Id};
 use super::super::node::Node;
@@ -20,15 +22,27 @@ const STALE_NS: u64 = 100_000_000;
 /// Answers of the queue that are compared; those further back are not overtaken in the same moment.
 const LOOK: usize = 16;
 
-/// Pairs that waited with others, after one of mixed kinds, until waiting together counts as harmless again.
+/// Pairs that waited with others, after the last sign that they may be overtaken, until waiting together counts as harmless again.
 const UNEVEN: u32 = 4_096;
 
-/// The answer to a call is complete.
-pub(in super::super) fn read(thread: &mut Thread, call: Id, now_ns: u64) {
+impl Queue {
+    /// Answers that wait together may be overtaken.
+    pub(in super::super) fn overtaken(&mut self, may_be: bool) {
+        if may_be {
+            self.uneven = UNEVEN;
+        }
+    }
+}
+
+/// The answer to a call is complete. Whether the turn before left an answer behind.
+pub(in super::super) fn read(thread: &mut Thread, call: Id, now_ns: u64) -> bool {
+    let took = std::mem::take(&mut thread.took);
+    let left = took && thread.answers.iter().any(|(read_ns, _)| now_ns.saturating_sub(*read_ns) <= STALE_NS);
     if thread.answers.len() >= BOUND {
         thread.answers.pop_front();
     }
     thread.answers.push_back((now_ns, call));
+    left
 }
 
 /// Names the call for a response that begins; the call and whether the pair is possible in time.
@@ -47,6 +61,7 @@ pub(in super::super) fn name(
         }
         let found = candidate(nodes, call, process).filter(|node| node.taken.get(SLOT) == Some(&false));
         let Some(call_began_ns) = found.map(|node| node.began_ns) else { continue };
+        thread.took = true;
         if let Some(taken) = nodes.get_mut(call).and_then(|node| node.taken.get_mut(SLOT)) {
             *taken = true;
         }
@@ -86,19 +101,21 @@ fn waited_with_others(
         }
     }
     if found {
-        scores.uneven = UNEVEN;
+        scores.overtaken(true);
     } else if next.is_some() {
         scores.uneven = scores.uneven.saturating_sub(1);
     }
-    let found = next.is_some() && scores.uneven > 0;
-    if found {
+    let uneven = scores.uneven > 0;
+    if next.is_some() {
         for (_, other) in thread.answers.iter().take(LOOK) {
             if let Some(node) = nodes.get_mut(*other) {
-                node.mixed = true;
+                node.together = true;
+                node.mixed |= uneven;
             }
         }
     }
     let node = nodes.get_mut(call)?;
-    node.mixed |= found;
+    node.together |= next.is_some();
+    node.mixed |= node.together && uneven;
     node.mixed.then(|| next.unwrap_or(node.began_ns))
 }
