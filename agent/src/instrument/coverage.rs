@@ -195,7 +195,7 @@ fn by_library(process: &Process) -> Vec<Gap> {
             key: "tls.java",
             sentence: "What Java encrypts itself (JSSE) is not read: the JVM compiles that code as it runs, where no probe stays."
                 .to_owned(),
-            todo: "Use OpenSSL from Java (Tomcat Native, netty-tcnative with the system's libssl), trace the other end, or end TLS in a proxy before it.",
+            todo: "Use OpenSSL or BoringSSL from Java (netty-tcnative, Tomcat Native), trace the other end, or end TLS in a proxy before it.",
         });
     }
     let has = |name: &str| process.libraries.contains(&name);
