@@ -59,6 +59,29 @@ fn libuv() {
 }
 
 #[test]
+fn the_first_calls_wait_until_their_model_is_proven() {
+    for (kind, script) in
+        [(Kind::Libuv, &[CALL][..]), (Kind::Asyncio, &[CALL]), (Kind::Libuv, &[SLEEP, CALL])]
+    {
+        let mut sim = Sim::new(kind, script, 8, 5_000);
+        let waits = shares(&sim, "from the first call");
+        assert!(waits.right_ever >= 0.999, "{waits:?}");
+        sim.settings.max_learning = 0;
+        let does_not = shares(&sim, "without waiting");
+        assert!(does_not.right_ever < 0.95, "{does_not:?}");
+    }
+}
+
+#[test]
+fn few_calls_may_wait() {
+    let mut sim = Sim::new(Kind::Libuv, &[CALL], 8, 5_000);
+    sim.settings.max_learning = 100;
+    let few = shares(&sim, "100 may wait");
+    sim.settings.max_learning = 0;
+    assert!(few.right_ever > shares(&sim, "none may").right_ever && few.right_ever < 0.99, "{few:?}");
+}
+
+#[test]
 fn libuv_where_calls_wait_for_a_socket() {
     let mut sim = Sim::new(Kind::Libuv, &[CALL], 64, 20_000);
     sim.pool = 32;

@@ -307,6 +307,55 @@ fn a_long_request_does_not_hold_its_calls_for_ever() {
     assert_eq!(feed.of(call).parent_span_id, Some(feed.of(request).span_id));
 }
 
+/// Two requests at once on one thread, each with a call; gives the calls and what is below one of them.
+fn two_at_once(feed: &mut Feed, number: u32) -> [u64; 3] {
+    let thread = task(APP, APP);
+    let line = |more: u32, port, side| Line::tcp(number * 10 + more, port, side);
+    let requests = [0, 1].map(|slot| feed.begin(Side::Server, thread, &line(slot, 80, Side::Server), 0));
+    let calls = [2, 3].map(|slot| {
+        feed.pass(feed.now + 20 * US);
+        feed.begin(Side::Client, thread, &line(slot, 81, Side::Client), 0)
+    });
+    let below = feed.begin(Side::Server, task(PROXY, PROXY), &line(2, 81, Side::Server), 0);
+    feed.complete(below, task(PROXY, PROXY));
+    for (call, request) in calls.into_iter().zip(requests) {
+        feed.pass(feed.now + MS);
+        feed.complete(call, thread);
+        feed.pass(feed.now + 20 * US);
+        feed.complete(request, thread);
+    }
+    [calls[0], calls[1], below]
+}
+
+#[test]
+fn calls_wait_for_a_model_to_be_proven_but_not_for_ever() {
+    let mut feed = Feed::new(Settings::default());
+    let [call, other, below] = two_at_once(&mut feed, 1);
+    feed.pass(feed.now + 7_900 * MS);
+    assert!([call, other, below].iter().all(|key| !feed.decided.contains_key(key)));
+    feed.pass(feed.now + 200 * MS);
+    for key in [call, other] {
+        assert_eq!(feed.of(key).source, ParentSource::Abstained);
+    }
+    assert_eq!(feed.of(below).parent_key.map(|key| key.0), Some(call));
+    // A process that had its time makes nobody wait any more.
+    feed.pass(feed.now + 25_000 * MS);
+    let late = two_at_once(&mut feed, 2);
+    feed.pass(feed.now + 200 * MS);
+    assert!(late.iter().all(|key| feed.decided.contains_key(key)));
+}
+
+#[test]
+fn the_end_of_a_process_decides_what_waits_for_a_proof() {
+    let mut feed = Feed::new(Settings::default());
+    let [call, other, below] = two_at_once(&mut feed, 1);
+    feed.pass(feed.now + 100 * MS);
+    assert!(!feed.decided.contains_key(&call));
+    feed.correlator.process_exit(APP, feed.now);
+    feed.pass(feed.now + 50 * MS);
+    assert!([call, other, below].iter().all(|key| feed.decided.contains_key(key)));
+}
+
 #[test]
 fn a_trace_does_not_grow_without_end() {
     let mut feed = Feed::new(Settings { max_trace_spans: 10, ..Settings::default() });

@@ -89,9 +89,11 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let whole = whole_traces(&report.spans);
     println!("traces:   {whole} of {requests} cross nginx, shop and stock from end to end");
     let parted = requests.saturating_sub(whole as u64);
-    println!(
-        "          the spans of {parted} lie in more than one trace: a parent was not sure, and none was named"
-    );
+    if parted > 0 {
+        println!(
+            "          the spans of {parted} lie in more than one trace: a parent was not sure, and none was named"
+        );
+    }
     ensure!(whole > 0, "no trace crosses all three");
     Ok(())
 }

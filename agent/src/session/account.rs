@@ -29,6 +29,8 @@ pub struct Account {
     pub plain: u64,
     /// Connections that turned out to be encrypted.
     pub encrypted_connections: u64,
+    /// Those of them that an object was joined to.
+    pub joined_connections: u64,
     /// Times that an object of a TLS library was joined to a connection.
     pub joins: u64,
     /// Exchanges whose first byte was seen.
@@ -103,6 +105,11 @@ impl Account {
                     ("connections ignored", self.ignored),
                     ("chunks of plaintext", self.plain),
                     ("encrypted connections", self.encrypted_connections),
+                    // Requests on them have no span, and nobody knows how many there were.
+                    (
+                        "encrypted connections without plaintext",
+                        self.encrypted_connections.saturating_sub(self.joined_connections),
+                    ),
                     ("library objects joined to connections", self.joins),
                     ("rests of connections", self.rests),
                     ("rests that are over", self.woken),

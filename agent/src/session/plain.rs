@@ -156,6 +156,7 @@ impl Sessions {
         });
         self.account.encrypted_connections += u64::from(fresh);
         let before = std::mem::replace(&mut encrypted.object, join.object);
+        self.account.joined_connections += u64::from(before == 0 && join.object != 0);
         encrypted.tell(join.cookie, self.connections.get_mut(&join.cookie), out);
         // Two objects on one connection: it was handed on, or the end of the first was not seen.
         if before != 0 && before != join.object {

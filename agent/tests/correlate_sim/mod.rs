@@ -302,6 +302,7 @@ pub struct Sim {
     /// Pause of each client between requests.
     pub think_ns: u64,
     pub seed: u64,
+    pub settings: Settings,
 }
 
 impl Sim {
@@ -320,16 +321,18 @@ impl Sim {
             proxies: 0,
             think_ns,
             seed,
+            settings: Settings::default(),
         }
     }
 }
 
-/// Shares of calls: of the second half of the run, and the wrong ones of the whole.
+/// Shares of calls: of the second half of the run, and the right and wrong ones of the whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
     pub right: f64,
     pub wrong: f64,
     pub abstained: f64,
+    pub right_ever: f64,
     pub wrong_ever: f64,
     pub calls: usize,
 }
@@ -355,7 +358,7 @@ impl Sim {
     pub fn run(&self) -> (Shares, Correlator) {
         let mut run = Run {
             sim: self,
-            feed: Feed::new(Settings::default()),
+            feed: Feed::new(self.settings),
             rng: Rng(self.seed),
             queue: BinaryHeap::new(),
             events: Vec::new(),
@@ -394,6 +397,7 @@ impl Sim {
             right: right[1] as f64 / half,
             wrong: wrong[1] as f64 / half,
             abstained: abstained[1] as f64 / half,
+            right_ever: (right[0] + right[1]) as f64 / total as f64,
             wrong_ever: (wrong[0] + wrong[1]) as f64 / total as f64,
             calls: total,
         };

@@ -60,6 +60,24 @@ fn a_library_is_not_covered_only_where_no_join_ever_comes() {
 }
 
 #[test]
+fn connections_that_are_never_read_are_counted_also_where_the_library_is_covered() {
+    let mut all = sockets();
+    let mut bench = Bench::with(&all.iter().collect::<Vec<_>>());
+    for socket in &mut all {
+        bench.send(socket, HELLO);
+    }
+    let label = "encrypted connections without plaintext";
+    assert_eq!(bench.counted(label), 4);
+    // A process whose library got its hooks while it had a connection already: 0 and 2 are of one process.
+    bench.join(&all[2], object(&all[2]));
+    bench.join(&all[2], object(&all[2]));
+    bench.state(&all[0], CLOSED);
+    assert_eq!(bench.counted(label), 3);
+    bench.finish();
+    assert_eq!((bench.counted("encrypted connections"), bench.counted(label)), (4, 3));
+}
+
+#[test]
 fn plaintext_is_its_own_connections() {
     let all = sockets();
     let mut bench = Bench::with(&all.iter().collect::<Vec<_>>());

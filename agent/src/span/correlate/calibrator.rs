@@ -20,6 +20,9 @@ const LEAST_AVAILABLE: f64 = 0.5;
 /// between threads, moments drawn at random tell too little (Go at 64 at once: 8 % find nothing, 0.2 % the wrong one).
 const LEAST_MISTAKEN: f64 = 0.05;
 
+/// A proven model's share of wrong pairs is so many times below what the bar lets through.
+const WELL_ABOVE: f64 = 2.0;
+
 #[derive(Clone, Copy, Default, Debug)]
 struct Counts {
     pairs: u64,
@@ -124,6 +127,11 @@ impl Calibrator {
     /// None of its pairs is impossible, as far as they go.
     pub(super) fn stands(&self) -> bool {
         self.now.impossible + self.before.impossible == 0
+    }
+
+    /// It would speak with a bar that lets through a fraction as many wrong pairs: enough to decide many calls at once.
+    pub(super) fn proven(&self) -> bool {
+        self.speaking && self.estimate().lower >= 1.0 - (1.0 - self.bar) / WELL_ABOVE
     }
 
     /// The model changed its mind about the process: its score means nothing any more.

@@ -7,6 +7,7 @@
 //!   `certain` takes what needs no model; `goroutines` and `lineage` follow tasks and those who started them,
 //!   `handovers` and `jobs` those who gave them work.
 //! - `models` name requests for calls; `calibrator` and `background` say which of them may be believed.
+//! - `learning` lets calls wait whose model has not proven itself yet.
 //! - `told` fills what one end of a message could not read with what the other could.
 //! - `decide` weighs what they say; `resolve` lets trace ids follow parents and emits; `time` keeps the bounds.
 //!
@@ -25,6 +26,7 @@ mod handovers;
 mod hash;
 mod jobs;
 mod join;
+mod learning;
 mod lineage;
 mod lonely;
 mod models;
@@ -86,6 +88,8 @@ pub struct Correlator {
     holes: Vec<(u32, Id)>,
     /// Processes whose hand-overs should be told, or no longer.
     wishes: Vec<(u32, bool)>,
+    /// Calls that wait for a model to prove itself, of all processes.
+    learning: usize,
     /// Work lists, kept for their storage.
     stack: Vec<Id>,
     named: Vec<Id>,
@@ -116,6 +120,7 @@ impl Correlator {
             fresh_starts: Vec::new(),
             holes: Vec::new(),
             wishes: Vec::new(),
+            learning: 0,
             stack: Vec::new(),
             named: Vec::new(),
             counters: Counters::default(),

@@ -6,6 +6,7 @@ use super::arena::{Arena, Id};
 use super::background::Background;
 use super::calibrator::{Calibrator, Neighbours};
 use super::hash::{Map, Seed};
+use super::learning::Learning;
 use super::lineage::Lineage;
 use super::models::{StartOrder, ThreadScore};
 use super::node::Node;
@@ -144,6 +145,8 @@ pub(super) struct Process {
     pub(super) sibling: Score,
     pub(super) next: Score,
     pub(super) start_order: StartOrder,
+    /// Calls that wait for one of these to prove itself.
+    pub(super) learning: Learning,
     /// Its tasks, once one was seen.
     pub(super) lineage: Option<Box<Lineage>>,
     pub(super) used_ns: u64,
@@ -171,6 +174,7 @@ impl Process {
             sibling: Score::new(settings),
             next: Score::new(settings),
             start_order: StartOrder::new(Calibrator::new(settings.bar, settings.tolerance)),
+            learning: Learning::default(),
             lineage: None,
             used_ns: 0,
         }

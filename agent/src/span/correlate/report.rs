@@ -28,6 +28,7 @@ pub(super) struct Counters {
     pub(super) by_hand_over: u64,
     pub(super) jobs_mixed: u64,
     pub(super) told_by_other_end: u64,
+    pub(super) learnt: u64,
 }
 
 const SOURCES: [(ParentSource, &str); 11] = [
@@ -101,6 +102,7 @@ impl Correlator {
             ("parent: goroutine, by a hand-over", c.by_hand_over),
             ("tasks that got work of several requests at once", c.jobs_mixed),
             ("fields unknown at one end, told by the other", c.told_by_other_end),
+            ("calls that waited until their model was proven", c.learnt),
             ("processes forgotten early", c.processes_forgotten),
             ("threads forgotten early", c.threads_crowded),
             ("calls beyond the bound of one request", c.calls_crowded),

@@ -11,12 +11,19 @@ pub struct Settings {
     pub peer_wait_ns: u64,
     /// How long a finished exchange may wait for its parent or trace id.
     pub hold_ns: u64,
+    /// How long a call waits for a model to prove itself; less than the above, which holds for what hangs below it.
+    pub learn_wait_ns: u64,
+    /// How long after the first such call of a process others may wait, too.
+    pub learn_for_ns: u64,
     /// How long the client's end of a call that ended without an answer is kept for a server that reads late.
     pub late_server_ns: u64,
     /// Exchanges begun and not finished; more are not correlated (wire context or root). About 500 bytes each.
     pub max_open: usize,
     /// Exchanges finished and held; above, the oldest is decided early. About 1,000 bytes each and its texts.
     pub max_held: usize,
+    /// Calls that wait for a model to prove itself; above, the oldest of the process is decided. About 2,000 bytes each, with what
+    /// hangs below them.
+    pub max_learning: usize,
     /// Client ends kept for a server end to come, after their exchange went out.
     pub max_lingering: usize,
     /// Processes with model state; above, the one longest unused is forgotten. About 2,000 bytes each.
@@ -43,9 +50,12 @@ impl Default for Settings {
             tolerance: 0.0003,
             peer_wait_ns: 10_000_000,
             hold_ns: 10_000_000_000,
+            learn_wait_ns: 8_000_000_000,
+            learn_for_ns: 30_000_000_000,
             late_server_ns: 5_000_000_000,
             max_open: 65_536,
             max_held: 65_536,
+            max_learning: 4_096,
             max_lingering: 16_384,
             max_processes: 8_192,
             max_threads: 4_096,

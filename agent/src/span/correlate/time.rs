@@ -170,6 +170,7 @@ impl Correlator {
     /// Whether some are left.
     fn look_at_calls_of(&mut self, id: Id) -> bool {
         let now_ns = self.now_ns;
+        self.look_at_learning(id);
         let Some(process) = self.processes.get_mut(id) else { return false };
         if process.look_ns > now_ns {
             return true;
@@ -185,7 +186,7 @@ impl Correlator {
             let streams =
                 self.nodes.get(node.claim(Model::Thread).request).is_some_and(|request| !request.closed);
             if node.began_ns < oldest_ns && node.exchange.is_some() && !streams {
-                self.decide_call(*call, true);
+                self.conclude_call(*call);
                 return false;
             }
             true
@@ -195,7 +196,7 @@ impl Correlator {
             process.look_ns = now_ns.saturating_add(RARELY_NS);
         }
         process.undecided.append(&mut undecided);
-        process.listed = !process.undecided.is_empty();
+        process.listed = !process.undecided.is_empty() || !process.learning.is_empty();
         process.listed
     }
 
@@ -248,6 +249,7 @@ impl Correlator {
         for call in calls.unwrap_or_default() {
             self.decide_call(call, true);
         }
+        self.learning_ends(id);
         self.processes.remove(id);
     }
 }
