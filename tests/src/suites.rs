@@ -34,6 +34,7 @@ mod sampling;
 mod signals;
 mod syscalls;
 mod tls;
+mod tls_old;
 mod tls_rust;
 mod tls_sites;
 mod web;
@@ -59,6 +60,7 @@ pub const SUITES: &[&[Case]] = &[
     http_servers::CASES,
     tls::CASES,
     web::CASES,
+    tls_old::CASES,
     tls_rust::CASES,
     tls_sites::CASES,
     syscalls::CASES,

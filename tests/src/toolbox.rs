@@ -1,5 +1,5 @@
 //! What the applications need and no Debian package brings. In: PyPI and Go modules, fetched once. Out: paths of a Python
-//! with its packages, of the Go application and of the OpenTelemetry Collector, all kept in the build folder.
+//! with its packages, of an old OpenSSL, of the Go application and of the OpenTelemetry Collector, all kept in the build folder.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,6 +12,8 @@ use crate::proc::capture;
 
 const PYPI: [&str; 5] =
     ["aiohttp==3.13.2", "grpcio==1.85.1", "gunicorn==23.0.0", "httpx[http2]==0.28.1", "requests==2.34.2"];
+/// The last one that carries OpenSSL 1.1 for Python 3.11.
+const OPENSSL_1_1: &str = "psycopg2-binary==2.9.5";
 const COLLECTOR: &str = "v0.155.0";
 
 /// A Python interpreter that has aiohttp, grpcio, gunicorn, httpx and requests.
@@ -28,6 +30,29 @@ pub fn python() -> Result<PathBuf> {
         fs::write(&mark, "")?;
     }
     Ok(python)
+}
+
+/// A folder with the libssl and libcrypto of OpenSSL 1.1.1, which distributions no longer have: a package for Python brought its own.
+pub fn openssl_1_1() -> Result<PathBuf> {
+    let dir = paths::cache()?.join("openssl-1.1");
+    let libraries = dir.join("psycopg2_binary.libs");
+    let mark = dir.join("complete");
+    if !mark.exists() {
+        let python = python()?;
+        fs::create_dir_all(&dir)?;
+        let mut fetch = Command::new(&python);
+        fetch.args(["-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--only-binary", ":all:"]);
+        // Of these versions, whatever Python runs here.
+        fetch.args(["--python-version", "3.11", "--platform", "manylinux_2_17_x86_64", "--dest"]).arg(&dir);
+        capture(fetch.arg(OPENSSL_1_1)).context("cannot fetch OpenSSL 1.1 with pip")?;
+        let wheel = fs::read_dir(&dir)?.flatten().map(|entry| entry.path());
+        let wheel = wheel.filter(|path| path.extension().is_some_and(|end| end == "whl")).max();
+        let wheel = wheel.context("pip has fetched no wheel with OpenSSL 1.1")?;
+        capture(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&dir))
+            .context("cannot unpack OpenSSL 1.1")?;
+        fs::write(&mark, "")?;
+    }
+    Ok(libraries)
 }
 
 /// A program of PostgreSQL, the newest that is installed. Debian keeps them off the PATH.

@@ -168,20 +168,28 @@ fn may_hold_one(facts: &Facts<'_>) -> bool {
     name.contains(".so") && !USUAL.contains(&folder) && !known.iter().any(|known| name.starts_with(known))
 }
 
+/// Libraries that name their functions as OpenSSL does.
+const LIKE_OPENSSL: [&str; 4] = ["OpenSSL", "BoringSSL", "aws-lc", "LibreSSL"];
+
 /// What is to be said of a file that no instrument reads plaintext of.
 fn unread(path: &str, bytes: &[u8]) -> Option<Gap> {
     let library = inside::library(bytes.get(..LARGEST).unwrap_or(bytes))?;
-    let named = Elf::parse(bytes).is_ok_and(|elf| elf.has_symbols());
-    let (why, todo) = if named {
-        (
-            "no probe knows its functions",
-            "Use a build with the system's libssl, trace the other end, or end TLS in a proxy before it.",
-        )
-    } else {
-        (
+    let elf = Elf::parse(bytes).ok();
+    // Some programs are stripped of all but what they export.
+    let like_openssl = LIKE_OPENSSL.contains(&library);
+    let named = elf.as_ref().is_some_and(|elf| match like_openssl {
+        true => elf.functions(&["SSL_read"]).iter().any(Option::is_some),
+        false => elf.has_symbols(),
+    });
+    let elsewhere =
+        "Use a build with the system's libssl, trace the other end, or end TLS in a proxy before it.";
+    let (why, todo) = match (named, like_openssl) {
+        (true, true) => ("it is not looked for in files of this kind", elsewhere),
+        (true, false) => ("no probe knows its functions", elsewhere),
+        (false, _) => (
             "its functions have no names (the file is stripped)",
             "Use a build that keeps its symbols, or one with the system's libssl.",
-        )
+        ),
     };
     let sentence = format!("{path} has {library} inside, whose plaintext is not read: {why}.");
     Some(Gap { key: "tls.inside", sentence, todo })
@@ -195,7 +203,7 @@ fn by_library(process: &Process) -> Vec<Gap> {
             key: "tls.java",
             sentence: "What Java encrypts itself (JSSE) is not read: the JVM compiles that code as it runs, where no probe stays."
                 .to_owned(),
-            todo: "Use OpenSSL from Java (Tomcat Native, netty-tcnative with the system's libssl), trace the other end, or end TLS in a proxy before it.",
+            todo: "Use OpenSSL or BoringSSL from Java (netty-tcnative, Tomcat Native), trace the other end, or end TLS in a proxy before it.",
         });
     }
     let has = |name: &str| process.libraries.contains(&name);
@@ -250,6 +258,17 @@ mod tests {
         assert_eq!(gap.key, "tls.inside");
         assert!(gap.sentence.contains("/opt/app has BoringSSL inside") && gap.sentence.contains("stripped"));
         assert_eq!(unread("/opt/app", b"OpenSSL 3.0"), None);
+        // A program with symbols (this one) that names other functions than those of the library that it has inside.
+        let mut program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let said = |bytes: &[u8]| unread("/opt/app", bytes).unwrap().sentence;
+        assert!(said(&program).contains("rustls inside") && said(&program).contains("no probe knows"));
+        let others = memchr::memmem::find_iter(&program, "rustls").collect::<Vec<_>>();
+        for at in others {
+            program[at..at + 6].copy_from_slice(b"RUSTLS");
+        }
+        let like_openssl = said(&program);
+        assert!(LIKE_OPENSSL.iter().any(|name| like_openssl.contains(name)), "{like_openssl}");
+        assert!(like_openssl.contains("stripped"), "{like_openssl}");
     }
 
     #[test]

@@ -118,12 +118,12 @@ fn opaque(now: &mut Crypting) -> Option<()> {
         (now.at, now.len) = (first, second);
         now.message[0] = u64::from(kind);
     } else {
-        // Capacity, address, length.
+        // Before 0.23: capacity, address, length; then type and version.
         if first < third || third > LONGEST + 2048 {
             return None;
         }
         (now.at, now.len) = (second, third);
-        now.message[0] = 0;
+        now.message[0] = if is_data(now.message[3]) { APPLICATION } else { 0 };
     }
     if now.len < SEAL {
         return None;

@@ -54,10 +54,15 @@ struct Library {
 }
 
 impl Facts<'_> {
-    /// The program moves the encrypted bytes itself, so the library inside it waits for nothing, and nothing in it changes
-    /// stacks: Node, whose own code the file is.
+    /// Nothing changes stacks while a call of the library is under way. Node moves the encrypted bytes itself, so the library, whose
+    /// file is its own, waits for nothing. What a JVM has loaded for Java is called on a thread's own stack: a virtual
+    /// thread does not leave its carrier before native code has returned. Of libssl this is not known: other programs share its file.
     fn stays_on_its_stack(&self) -> bool {
-        self.is_program && self.language == Language::Nodejs
+        match self.language {
+            Language::Nodejs => self.is_program,
+            Language::Java => !self.is_program && !self.file_name().starts_with("libssl"),
+            _ => false,
+        }
     }
 }
 
@@ -227,6 +232,11 @@ mod tests {
         let hooked = [(program::TLS_ENTER, Class::Push, 0), (program::TLS_LEAVE, Class::Return, 0)];
         let stepped = [(program::TLS_ENTER, Class::Push, 0), (program::TLS_LEAVE, Class::Stepped, 7)];
         assert_eq!(classes(node), hooked);
+        // What a JVM has loaded, unless others may have it too.
+        let jni =
+            Facts { path: "/tmp/libnetty_tcnative_linux_x86_6431.so", language: Language::Java, ..FACTS };
+        assert_eq!(classes(jni), hooked);
+        assert_eq!(classes(Facts { path: "/usr/lib/libssl.so.3", ..jni }), stepped);
         // A library that Node has loaded; another program; a kernel on which return probes kill; a comparison.
         assert_eq!(classes(Facts { is_program: false, ..node }), stepped);
         assert_eq!(classes(Facts { language: Language::Cpp, ..node }), stepped);

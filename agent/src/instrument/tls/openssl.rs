@@ -1,5 +1,5 @@
 //! OpenSSL 1.1 and 3, and its descendants that kept the names (BoringSSL, aws-lc, LibreSSL): as a library, or inside a program
-//! that names its functions (Node).
+//! (Node) or a library (netty-tcnative) that names its functions.
 
 use spanwise_common::event::library;
 use spanwise_common::tls::call::{BY_POINTER, HANDSHAKE, NO_BUFFER, RECV, WIDE};
@@ -30,6 +30,9 @@ pub(super) const LIBRARY: Library = Library {
     server: Some("SSL_is_server"),
 };
 
+/// In the name of Netty's library for Java, which carries BoringSSL. What moved Netty's classes put its own name before that.
+const CARRIER: &str = "netty_tcnative";
+
 /// Finds OpenSSL.
 pub struct OpenSsl;
 
@@ -46,7 +49,9 @@ impl Instrument for OpenSsl {
         // A Go program has a library of its own, and Java and Python keep theirs in files.
         let may_hold_it =
             facts.is_program && !matches!(facts.language, Language::Go | Language::Java | Language::Python);
-        may_hold_it || facts.file_name().starts_with("libssl.so") || facts.file_name().starts_with("libssl-")
+        let name = facts.file_name();
+        let carries_it = name.contains(".so") && name.contains(CARRIER);
+        may_hold_it || carries_it || name.starts_with("libssl.so") || name.starts_with("libssl-")
     }
 
     fn loaded_late(&self) -> &'static [&'static str] {
@@ -55,5 +60,28 @@ impl Instrument for OpenSsl {
 
     fn look(&self, elf: &Elf<'_>, facts: &Facts<'_>) -> Result<Found, String> {
         Ok(look(&LIBRARY, elf, facts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::Rules;
+
+    #[test]
+    fn which_files_are_opened() {
+        let wants = |path: &str, is_program, language| {
+            OpenSsl.wants(&Facts { path, is_program, language, rules: Rules::default(), returns: true })
+        };
+        assert!(wants("/usr/bin/node", true, Language::Nodejs));
+        assert!(!wants("/usr/bin/caddy", true, Language::Go));
+        for name in ["libssl.so.1.1", "libssl-3a880ada.so.1.1", "libnetty_tcnative_linux_x86_6431.so"] {
+            assert!(wants(&format!("/tmp/{name}"), false, Language::Java), "{name}");
+        }
+        let shaded = "/tmp/libio_grpc_netty_shaded_netty_tcnative_linux_x86_647.so";
+        assert!(wants(shaded, false, Language::Java));
+        for name in ["libssl3.so", "libnetty_transport_native_epoll_x86_647.so", "netty_tcnative.jar"] {
+            assert!(!wants(&format!("/tmp/{name}"), false, Language::Java), "{name}");
+        }
     }
 }

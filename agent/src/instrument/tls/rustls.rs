@@ -20,7 +20,7 @@ const ARGUMENTS: [u8; 3] = [1, 2, 3];
 /// What stands in programs with rustls, whether or not they have names: the paths of its source in messages of failures.
 const SOURCE: &[u8] = b"/rustls-0.";
 /// Versions whose messages are understood.
-const UNDERSTOOD: &[u8] = b"23.";
+const UNDERSTOOD: [&[u8]; 3] = [b"21.", b"22.", b"23."];
 
 /// What a function does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +82,10 @@ fn versions<'a>(elf: &Elf<'a>) -> impl Iterator<Item = &'a [u8]> {
     behind.filter(|version| version.first().is_some_and(u8::is_ascii_digit))
 }
 
+fn is_understood(version: &[u8]) -> bool {
+    UNDERSTOOD.iter().any(|understood| version.starts_with(understood))
+}
+
 fn look(elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
     let mut found = Found::default();
     let functions = elf.functions_where(&|name| does(name).is_some(), MOST);
@@ -94,9 +98,9 @@ fn look(elf: &Elf<'_>, facts: &Facts<'_>) -> Found {
         }
         return found;
     }
-    if versions(elf).any(|version| !version.starts_with(UNDERSTOOD)) {
+    if versions(elf).any(|version| !is_understood(version)) {
         found.notes.push(
-            "it has a rustls of another version than 0.23: of that one only records laid out as those of 0.23 are captured, the others counted"
+            "it has a rustls of another version than 0.21 to 0.23: of that one only records laid out as those of 0.23 are captured, the others counted"
                 .to_owned(),
         );
     }
@@ -174,6 +178,16 @@ mod tests {
             [(Class::Push, 0), (Class::Stepped, 5)]
         );
         assert_eq!(ends(subtracts, true, rules), [(Class::Jump, 4), (Class::Stepped, 13)]);
+    }
+
+    #[test]
+    fn versions_that_are_understood() {
+        for (version, understood) in
+            [("21.12/src", true), ("22.4/src", true), ("23.46/src", true), ("20.9/src", false)]
+        {
+            assert_eq!(is_understood(version.as_bytes()), understood, "{version}");
+        }
+        assert!(!is_understood(b"2"));
     }
 
     #[test]
