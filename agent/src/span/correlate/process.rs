@@ -61,6 +61,8 @@ pub(super) struct Thread {
     pub(super) sent: Id,
     /// Complete answers read and not yet given to a response.
     pub(super) answers: VecDeque<(u64, Id)>,
+    /// Messages read that no call and no response followed yet, as far as can be told by counting.
+    pending: u8,
     pub(super) used_ns: u64,
 }
 
@@ -71,6 +73,7 @@ impl Thread {
             input: Input::Nothing,
             sent: Id::NONE,
             answers: VecDeque::new(),
+            pending: 0,
             used_ns: 0,
         }
     }
@@ -82,9 +85,17 @@ impl Thread {
 
     pub(super) fn read(&mut self, input: Input) {
         if self.input != input {
+            self.pending = self.pending.saturating_add(u8::from(input != Input::Nothing));
             self.input = input;
             self.sent = Id::NONE;
         }
+    }
+
+    /// It begins to send a call or a response; whether more than one message that was read waits for that.
+    pub(super) fn sends(&mut self) -> bool {
+        let several = self.pending > 1;
+        self.pending = self.pending.saturating_sub(1);
+        several
     }
 }
 
