@@ -5,12 +5,14 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::certs::Certs;
 use crate::load::{Target, body};
 use crate::proc::{Proc, capture};
 use crate::{paths, toolbox};
@@ -43,6 +45,8 @@ pub struct Postgres {
     dir: PathBuf,
     /// Where its unix socket is: names of those have to be short.
     sockets: PathBuf,
+    /// It takes TLS.
+    tls: bool,
 }
 
 impl Drop for Postgres {
@@ -62,6 +66,15 @@ fn nobody(program: &Path) -> Command {
 impl Postgres {
     /// Makes a cluster with the tables of pgbench and starts it.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, false)
+    }
+
+    /// The same with a certificate of its own: it grants TLS to clients that ask for it, as `url` and `waiting` make them do.
+    pub fn start_tls(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, true)
+    }
+
+    fn start_with(dir: &Path, tls: bool) -> Result<Self> {
         let (port, data) = (paths::free_port()?, dir.join("postgres"));
         fs::create_dir_all(&data)?;
         std::os::unix::fs::chown(&data, Some(65_534), Some(65_534))?;
@@ -81,8 +94,21 @@ impl Postgres {
         for setting in [socket.as_str(), "fsync=off", "shared_buffers=32MB", "autovacuum=off"] {
             command.args(["-c", setting]);
         }
+        if tls {
+            let certs = Certs::make(dir)?;
+            for (file, name) in [(&certs.cert, "cert.pem"), (&certs.key, "key.pem")] {
+                let own = data.join(name);
+                fs::copy(file, &own)?;
+                // It refuses a key that others may read.
+                fs::set_permissions(&own, fs::Permissions::from_mode(0o600))?;
+                std::os::unix::fs::chown(&own, Some(65_534), Some(65_534))?;
+            }
+            for setting in ["ssl=on", "ssl_cert_file=cert.pem", "ssl_key_file=key.pem"] {
+                command.args(["-c", setting]);
+            }
+        }
         let proc = Proc::start("postgres", &mut command, dir)?;
-        let this = Self { proc, port, dir: dir.to_owned(), sockets };
+        let this = Self { proc, port, dir: dir.to_owned(), sockets, tls };
         Target::tcp(port).wait(START).with_context(|| this.proc.tail())?;
         // It takes connections before it answers questions.
         let begin = Instant::now();
@@ -98,7 +124,12 @@ impl Postgres {
 
     /// Where programs find it.
     pub fn url(&self) -> String {
-        format!("postgres://bench@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+        let mode = self.ssl_mode();
+        format!("postgres://bench@127.0.0.1:{}/postgres?sslmode={mode}", self.port)
+    }
+
+    fn ssl_mode(&self) -> &'static str {
+        if self.tls { "require" } else { "disable" }
     }
 
     /// Command line of one of its clients that begins when a file is there, by TCP or by the unix socket.
@@ -114,6 +145,9 @@ impl Postgres {
             self.port
         ));
         command.current_dir(&self.dir);
+        if self.tls {
+            command.env("PGSSLMODE", self.ssl_mode());
+        }
         Ok(command)
     }
 

@@ -6,6 +6,7 @@ mod chain;
 mod collector;
 mod databases;
 mod databases_go;
+mod databases_python;
 mod degradation;
 mod detach;
 mod environment;
@@ -67,6 +68,7 @@ pub const SUITES: &[&[Case]] = &[
     chain::CASES,
     databases::CASES,
     databases_go::CASES,
+    databases_python::CASES,
     redis::CASES,
     http2::CASES,
     http2::TLS_CASES,

@@ -10,13 +10,22 @@ use anyhow::{Context, Result};
 use crate::paths;
 use crate::proc::capture;
 
-const PYPI: [&str; 5] =
-    ["aiohttp==3.13.2", "grpcio==1.85.1", "gunicorn==23.0.0", "httpx[http2]==0.28.1", "requests==2.34.2"];
+const PYPI: [&str; 9] = [
+    "aiohttp==3.13.2",
+    "asyncpg==0.32.0",
+    "grpcio==1.85.1",
+    "gunicorn==23.0.0",
+    "httpx[http2]==0.28.1",
+    "psycopg[binary]==3.3.9",
+    "psycopg2-binary==2.9.13",
+    "redis==8.1.0",
+    "requests==2.34.2",
+];
 /// The last one that carries OpenSSL 1.1 for Python 3.11.
 const OPENSSL_1_1: &str = "psycopg2-binary==2.9.5";
 const COLLECTOR: &str = "v0.155.0";
 
-/// A Python interpreter that has aiohttp, grpcio, gunicorn, httpx and requests.
+/// A Python interpreter that has aiohttp, grpcio, gunicorn, httpx and requests, and clients of PostgreSQL and Redis.
 pub fn python() -> Result<PathBuf> {
     let dir = paths::cache()?.join("venv");
     let python = dir.join("bin/python");

@@ -1,4 +1,4 @@
-//! PostgreSQL from both sides: the clients that come with it (libpq) and the server are traced. Every statement has a span at each end,
+//! PostgreSQL from both sides: the clients that come with it (libpq) and the server are traced, in clear and with TLS. Every statement has a span at each end,
 //! to the unit, joined; with its text, its error, and no literal.
 
 use std::collections::BTreeMap;
@@ -15,20 +15,34 @@ use crate::runner::{Case, Context};
 use crate::spans::{Kind, Span};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "databases/pgbench_simple", seconds: 120, run: |context| pgbench(context, "simple", false) },
+    Case {
+        name: "databases/pgbench_simple",
+        seconds: 120,
+        run: |context| pgbench(context, "simple", Way::Tcp),
+    },
     Case {
         name: "databases/pgbench_extended_unix",
         seconds: 120,
-        run: |context| pgbench(context, "extended", true),
+        run: |context| pgbench(context, "extended", Way::Unix),
     },
     Case {
         name: "databases/pgbench_prepared",
         seconds: 120,
-        run: |context| pgbench(context, "prepared", false),
+        run: |context| pgbench(context, "prepared", Way::Tcp),
     },
-    Case { name: "databases/psql", seconds: 120, run: |context| psql(context, false) },
-    Case { name: "databases/psql_unix", seconds: 120, run: |context| psql(context, true) },
+    Case { name: "databases/psql", seconds: 120, run: |context| psql(context, Way::Tcp) },
+    Case { name: "databases/psql_unix", seconds: 120, run: |context| psql(context, Way::Unix) },
+    Case { name: "databases/psql_tls", seconds: 120, run: |context| psql(context, Way::Tls) },
 ];
+
+/// How clients reach the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Tcp,
+    Unix,
+    /// TLS that the client asks for on a connection in clear.
+    Tls,
+}
 
 /// Longest time that a client may take.
 const CLIENT: Duration = Duration::from_secs(60);
@@ -36,10 +50,13 @@ const CONNECTIONS: u64 = 4;
 const TRANSACTIONS: u64 = 100;
 
 /// Traces the server and one of its clients.
-fn trace(context: &Context, unix: bool, program: &str, arguments: &str) -> Result<(Report, String)> {
-    let postgres = Postgres::start(&context.dir)?;
+fn trace(context: &Context, way: Way, program: &str, arguments: &str) -> Result<(Report, String)> {
+    let postgres = match way {
+        Way::Tcp | Way::Unix => Postgres::start(&context.dir)?,
+        Way::Tls => Postgres::start_tls(&context.dir)?,
+    };
     let start = context.dir.join("start");
-    let mut command = postgres.waiting(program, unix, arguments, &start)?;
+    let mut command = postgres.waiting(program, way == Way::Unix, arguments, &start)?;
     let mut client = Proc::start(program, &mut command, &context.dir)?;
     let agent = Agent::attach(&context.dir, &[postgres.proc.pid(), client.pid()], &Options::default())?;
     fs::write(&start, "")?;
@@ -86,9 +103,9 @@ fn says(span: &Span) -> String {
     format!("{} | {text} | {}", span.name, part("db.response.status_code"))
 }
 
-fn pgbench(context: &Context, mode: &str, unix: bool) -> Result<()> {
+fn pgbench(context: &Context, mode: &str, way: Way) -> Result<()> {
     let arguments = format!("-n -M {mode} -c {CONNECTIONS} -j 2 -t {TRANSACTIONS}");
-    let (report, said) = trace(context, unix, "pgbench", &arguments)?;
+    let (report, said) = trace(context, way, "pgbench", &arguments)?;
     let wanted = CONNECTIONS * TRANSACTIONS;
     ensure!(said.contains(&format!("actually processed: {wanted}/{wanted}")), "{said}");
     let found = both_ends(&report)?;
@@ -152,11 +169,11 @@ const SCRIPT: &[(&str, &str, &str, &str)] = &[
     ("do $$ begin raise notice 'secret'; end $$;", "DO", "do ?;", "-"),
 ];
 
-fn psql(context: &Context, unix: bool) -> Result<()> {
+fn psql(context: &Context, way: Way) -> Result<()> {
     let file = context.dir.join("script.sql");
     let script: Vec<&str> = SCRIPT.iter().map(|(asked, ..)| *asked).collect();
     fs::write(&file, script.join("\n") + "\n")?;
-    let (report, said) = trace(context, unix, "psql", &format!("-X -At -o answers -f {}", file.display()))?;
+    let (report, said) = trace(context, way, "psql", &format!("-X -At -o answers -f {}", file.display()))?;
     let found = both_ends(&report)?;
     let mut wanted: BTreeMap<String, usize> = BTreeMap::new();
     for (_, name, text, error) in SCRIPT {
@@ -168,7 +185,8 @@ fn psql(context: &Context, unix: bool) -> Result<()> {
     for span in found.values().flatten() {
         let failed = span.get("db.response.status_code").is_some();
         ensure!((span.status == 2) == failed && span.get("error.type").is_some() == failed, "{span:?}");
-        ensure!((span.get("network.transport") == Some("unix")) == unix, "{span:?}");
+        ensure!((span.get("network.transport") == Some("unix")) == (way == Way::Unix), "{span:?}");
+        ensure!(span.get("tls.protocol.version").is_some() == (way == Way::Tls), "{span:?}");
     }
     Ok(())
 }

@@ -19,12 +19,14 @@ use crate::spans::{Kind, Spans};
 const REQUESTS: u64 = 1_000;
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "databases_go/std_8", seconds: 120, run: |context| asks(context, "std", 8) },
-    Case { name: "databases_go/gin_64", seconds: 120, run: |context| asks(context, "gin", 64) },
+    Case { name: "databases_go/std_8", seconds: 120, run: |context| asks(context, "std", 8, false) },
+    Case { name: "databases_go/gin_64", seconds: 120, run: |context| asks(context, "gin", 64, false) },
+    Case { name: "databases_go/tls_8", seconds: 120, run: |context| asks(context, "std", 8, true) },
 ];
 
-fn asks(context: &Context, framework: &str, at_once: usize) -> Result<()> {
-    let (postgres, redis) = (Postgres::start(&context.dir)?, Redis::start(&context.dir)?);
+fn asks(context: &Context, framework: &str, at_once: usize, tls: bool) -> Result<()> {
+    let postgres = if tls { Postgres::start_tls(&context.dir)? } else { Postgres::start(&context.dir)? };
+    let redis = Redis::start(&context.dir)?;
     let leaf = GoApp::new(Program::Web, "direct", &context.dir).named("leaf").delayed(5).start()?;
     let app = GoApp::new(Program::Data, framework, &context.dir).calling(&leaf);
     let app = app.arg(&["-postgres", &postgres.url(), "-redis", &redis.address()]).start()?;
@@ -35,7 +37,7 @@ fn asks(context: &Context, framework: &str, at_once: usize) -> Result<()> {
     report.stats.check_balance()?;
     let served = report.spans.at(Kind::Server, &app.name).count() as u64;
     ensure!(served == REQUESTS, "{served} spans of {REQUESTS} requests\n{}", report.stats.table());
-    queries(&report.spans, &app.name)?;
+    queries(&report.spans, &app.name, tls)?;
     let calls = judge::calls(&report.spans, &app.name, 1, REQUESTS, 1);
     println!("    {} at {at_once}: {}", app.name, calls.line());
     ensure!(calls.missing + calls.surplus == 0, "{}\n{}", calls.line(), report.stats.table());
@@ -55,7 +57,7 @@ const QUERIES: &[(&str, &str, Option<u64>, Option<&str>)] = &[
 ];
 
 /// Every query has its span, to the unit, and each request has one of each kind below it.
-fn queries(spans: &Spans, service: &str) -> Result<()> {
+fn queries(spans: &Spans, service: &str, tls: bool) -> Result<()> {
     let mut found: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     let asked =
         spans.at(Kind::Client, service).filter(|span| span.get("db.system.name") == Some("postgresql"));
@@ -83,6 +85,7 @@ fn queries(spans: &Spans, service: &str) -> Result<()> {
                 && span.get("db.response.status_code") == *error
                 && span.get("error.type") == *error
                 && (span.status == 2) == error.is_some()
+                && span.get("tls.protocol.version").is_some() == tls
                 && span.get("server.address") == Some("127.0.0.1");
             ensure!(fits, "{text}: {span:?}");
             let parent = spans.parent(span).filter(|parent| parent.kind == Kind::Server);

@@ -112,6 +112,12 @@ impl Calibrator {
         self.now.orphans += 1;
     }
 
+    /// A response came without a candidate, or a pair was impossible: what it names where several answers wait is a guess.
+    pub(super) fn slipped(&self) -> bool {
+        let slips = |counts: &Counts| counts.orphans + counts.impossible;
+        slips(&self.now) + slips(&self.before) > 0
+    }
+
     /// A moment that has nothing to do with responses: whether a response would have found a candidate.
     pub(super) fn moment(&mut self, available: bool) {
         self.now.moments += 1;

@@ -162,6 +162,7 @@ impl Correlator {
         let stray = thread.open.count == 0 && thread.serves();
         let on_thread = self.nodes.get(id).and_then(|node| thread::name(&self.nodes, thread, node));
         let carrying = process.thread(carrier(task), now_ns, bound, &mut self.counters.threads_crowded);
+        carrying.sends();
         chain::sent(&mut self.nodes, carrying, id);
         if stray {
             process.thread.against();
@@ -291,6 +292,7 @@ impl Correlator {
         let Process { threads, last_in: last, first_in_first_out: first, .. } = process;
         if let Some(carrying) = threads.get_mut(&carrier(task)) {
             carrying.used_ns = now_ns;
+            let several = carrying.sends();
             let lifo = last_in::name(&mut self.nodes, carrying, last, id, contested);
             let fifo = first_in_first_out::name(&mut self.nodes, carrying, first, id, contested, now_ns);
             let score = fifo
@@ -302,6 +304,8 @@ impl Correlator {
             {
                 last.calibrator.disputed(stands);
             }
+            // A loop that reads several answers before their handlers go on: the last may be the next response's.
+            let lifo = lifo.filter(|_| !(several && last.calibrator.slipped()));
             let mut told = None;
             for (model, pair, speaks) in
                 [(Model::FirstInFirstOut, fifo, speaks), (Model::LastIn, lifo, last.calibrator.speaks())]

@@ -63,6 +63,8 @@ pub(super) struct Thread {
     pub(super) answers: VecDeque<(u64, Id)>,
     /// A response took an answer since the last one was read.
     pub(super) took: bool,
+    /// Messages read that no call and no response followed yet, as far as can be told by counting.
+    pending: u8,
     pub(super) used_ns: u64,
 }
 
@@ -74,6 +76,7 @@ impl Thread {
             sent: Id::NONE,
             answers: VecDeque::new(),
             took: false,
+            pending: 0,
             used_ns: 0,
         }
     }
@@ -85,9 +88,17 @@ impl Thread {
 
     pub(super) fn read(&mut self, input: Input) {
         if self.input != input {
+            self.pending = self.pending.saturating_add(u8::from(input != Input::Nothing));
             self.input = input;
             self.sent = Id::NONE;
         }
+    }
+
+    /// It begins to send a call or a response; whether more than one message that was read waits for that.
+    pub(super) fn sends(&mut self) -> bool {
+        let several = self.pending > 1;
+        self.pending = self.pending.saturating_sub(1);
+        several
     }
 }
 
