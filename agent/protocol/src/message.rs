@@ -1,5 +1,8 @@
 //! What a parser says of one direction of a connection, in the same words for every protocol.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::context::TraceContext;
 
 /// Who speaks in a stream.
@@ -71,20 +74,20 @@ pub struct RpcPart {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Request {
     /// Method token as sent; empty if it could not be decoded.
-    pub method: Box<str>,
+    pub method: Cow<'static, str>,
     /// Path of the target, without query and fragment ("*" for an asterisk target, empty for CONNECT and if it could not be
     /// decoded).
     pub path: Box<str>,
     /// Query of the target, without the question mark.
     pub query: Option<Box<str>>,
     /// Authority: of an absolute or CONNECT target, else the Host field.
-    pub authority: Option<Box<str>>,
+    pub authority: Option<Arc<str>>,
     /// Scheme of an absolute target.
     pub scheme: Option<Box<str>>,
     /// Version of HTTP.
     pub version: Version,
     /// User-Agent field.
-    pub user_agent: Option<Box<str>>,
+    pub user_agent: Option<Arc<str>>,
     /// W3C trace context, if exactly one valid one was sent.
     pub context: Option<Box<TraceContext>>,
     /// The request is a remote procedure call.

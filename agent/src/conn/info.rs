@@ -41,7 +41,7 @@ pub struct Texts {
 #[derive(Clone, Debug)]
 pub struct Authority {
     /// As it was sent. One with a user or a password is not kept.
-    pub sent: Box<str>,
+    pub sent: Arc<str>,
     /// Its host.
     pub address: Arc<str>,
     /// Its port, if it names one.

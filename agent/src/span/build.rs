@@ -299,7 +299,7 @@ struct Host {
 
 impl Host {
     /// From the authority; where there is none, from the server's end of the connection.
-    fn find(authority: Option<Box<str>>, scheme: &str, is_server: bool, conn: &ConnInfo) -> Self {
+    fn find(authority: Option<Arc<str>>, scheme: &str, is_server: bool, conn: &ConnInfo) -> Self {
         let usual = match scheme {
             "http" | "ws" => Some(80),
             "https" | "wss" => Some(443),
@@ -327,7 +327,7 @@ impl Host {
 }
 
 /// Host and port of the authority that a request named; none if there is nothing in it.
-fn named(sent: Box<str>, conn: &ConnInfo) -> Option<(Text, Option<u16>)> {
+fn named(sent: Arc<str>, conn: &ConnInfo) -> Option<(Text, Option<u16>)> {
     let known = &conn.texts.authority;
     if let Some(known) = known.get().filter(|known| known.sent == sent) {
         return Some((Arc::clone(&known.address).into(), known.port));

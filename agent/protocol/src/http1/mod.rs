@@ -7,14 +7,18 @@
 mod body;
 mod call;
 mod detect;
+mod fields;
 mod half;
 mod head;
+mod memo;
 mod pending;
 mod requests;
 mod responses;
 pub(crate) mod text;
 
+use fields::{RequestFields, ResponseFields};
 use half::{Half, State};
+use memo::Memo;
 use pending::Pending;
 
 use crate::message::Flow;
@@ -37,6 +41,8 @@ pub struct Connection {
     doubt: bool,
     switched: bool,
     upgraded: Option<Upgraded>,
+    request_fields: Memo<RequestFields>,
+    response_fields: Memo<ResponseFields>,
 }
 
 /// A request that asked for HTTP/2 got it: its answer comes there, on stream 1.
@@ -50,8 +56,10 @@ pub struct Upgraded {
 
 impl Parser for Connection {
     const NAME: &'static str = "http1";
-    const MAX_STATE: usize =
-        size_of::<Self>() + 2 * (2 * half::MAX_HEAD + call::Call::MAX_STATE) + Queue::<Pending>::MAX_STATE;
+    const MAX_STATE: usize = size_of::<Self>()
+        + 2 * (2 * half::MAX_HEAD + call::Call::MAX_STATE + memo::MAX_FIELDS)
+        + RequestFields::MAX_STATE
+        + Queue::<Pending>::MAX_STATE;
 
     fn detect(bytes: &[u8]) -> Detect {
         detect::detect(bytes)
@@ -100,6 +108,9 @@ impl Parser for Connection {
         size_of::<Self>()
             + self.request.state_bytes()
             + self.response.state_bytes()
+            + self.request_fields.state_bytes()
+            + self.response_fields.state_bytes()
+            + self.request_fields.said().state_bytes()
             + self.queue.state_bytes()
     }
 }

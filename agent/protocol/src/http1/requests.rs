@@ -105,7 +105,7 @@ impl Connection {
     fn request_head(&mut self, at: usize, rest: &[u8], sink: Sink<'_>) -> usize {
         if self.request.head_is_empty() {
             let window = rest.get(..MAX_HEAD).unwrap_or(rest);
-            match head::request(window, false) {
+            match head::request(window, false, &mut self.request_fields) {
                 Read::Whole(head, len) => {
                     self.request_head_done(at + len, head, sink);
                     return len;
@@ -120,7 +120,7 @@ impl Connection {
         match self.request.add(rest, true) {
             Added::Partial => rest.len(),
             Added::Whole(used) => {
-                match head::request(self.request.head(), false) {
+                match head::request(self.request.head(), false, &mut self.request_fields) {
                     Read::Whole(head, _) => self.request_head_done(at + used, head, sink),
                     Read::Partial | Read::Malformed(_) => {
                         self.lose_request(at + used, LostReason::Malformed, sink);
@@ -174,7 +174,7 @@ impl Connection {
 
     /// The rest of the head will not come.
     fn cut_request_head(&mut self, at: usize, sink: Sink<'_>) {
-        match head::request(self.request.head(), true) {
+        match head::request(self.request.head(), true, &mut self.request_fields) {
             Read::Whole(head, _) => self.request_head_done(at, head, sink),
             Read::Partial | Read::Malformed(_) => self.lose_request(at, LostReason::CutHead, sink),
         }

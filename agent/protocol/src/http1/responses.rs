@@ -2,6 +2,7 @@
 
 use super::body::{Body, Progress, Until};
 use super::call::Call;
+use super::fields::ResponseFields;
 use super::half::{Added, MAX_HEAD, State};
 use super::head::{self, Read, ResponseHead};
 use super::pending::Pending;
@@ -101,7 +102,7 @@ impl Connection {
     fn response_head(&mut self, at: usize, rest: &[u8], sink: Sink<'_>) -> usize {
         if self.response.head_is_empty() {
             let window = rest.get(..MAX_HEAD).unwrap_or(rest);
-            match head::response(window, false) {
+            match head::response(window, false, &mut self.response_fields) {
                 Read::Whole(head, len) => {
                     self.response_head_done(at + len, head, sink);
                     return len;
@@ -116,7 +117,7 @@ impl Connection {
         match self.response.add(rest, false) {
             Added::Partial => rest.len(),
             Added::Whole(used) => {
-                match head::response(self.response.head(), false) {
+                match head::response(self.response.head(), false, &mut self.response_fields) {
                     Read::Whole(head, _) => self.response_head_done(at + used, head, sink),
                     Read::Partial | Read::Malformed(_) => {
                         self.lose_response(at + used, LostReason::Malformed, sink);
@@ -138,7 +139,8 @@ impl Connection {
     fn response_head_done(&mut self, at: usize, head: ResponseHead, sink: Sink<'_>) {
         self.response.clear_head();
         let Some(pending) = self.queue.front() else { return };
-        let ResponseHead { response, lengths, content, status: grpc_status } = head;
+        let ResponseHead { response, fields: ResponseFields { lengths, content, status: grpc_status } } =
+            head;
         let (status, truncated) = (response.status, response.truncated);
         let switched =
             if status == 101 { pending.upgrade } else { pending.connect && matches!(status, 200..=299) };
@@ -192,7 +194,7 @@ impl Connection {
 
     /// The rest of the head will not come.
     fn cut_response_head(&mut self, at: usize, sink: Sink<'_>) {
-        match head::response(self.response.head(), true) {
+        match head::response(self.response.head(), true, &mut self.response_fields) {
             Read::Whole(head, _) => self.response_head_done(at, head, sink),
             // Not even the status came: a response of unknown end.
             Read::Partial | Read::Malformed(_) => self.begin_unseen(sink),

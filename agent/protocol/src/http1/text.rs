@@ -1,6 +1,11 @@
 //! Bounded text from bytes, and the parts of a request target.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use memchr::{memchr, memchr2, memmem, memrchr};
+
+use super::detect::MAX_METHOD;
 
 /// Longest path kept.
 const MAX_PATH: usize = 2048;
@@ -25,7 +30,7 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Text of at most `max` bytes, cut between characters; what is not UTF-8 is replaced.
-pub(crate) fn text(bytes: &[u8], max: usize) -> Box<str> {
+pub(crate) fn text<T: for<'a> From<&'a str>>(bytes: &[u8], max: usize) -> T {
     let (kept, was_cut) = match bytes.get(..max) {
         Some(kept) => (kept, bytes.len() > max),
         None => (bytes, false),
@@ -48,12 +53,27 @@ pub(crate) fn text(bytes: &[u8], max: usize) -> Box<str> {
     }
 }
 
+/// A method. Those that are registered cost nothing.
+pub(crate) fn method(bytes: &[u8]) -> Cow<'static, str> {
+    Cow::Borrowed(match bytes {
+        b"GET" => "GET",
+        b"POST" => "POST",
+        b"PUT" => "PUT",
+        b"PATCH" => "PATCH",
+        b"DELETE" => "DELETE",
+        b"HEAD" => "HEAD",
+        b"OPTIONS" => "OPTIONS",
+        b"CONNECT" => "CONNECT",
+        other => return Cow::Owned(text(other, MAX_METHOD)),
+    })
+}
+
 /// The parts of a request target.
 #[derive(Default)]
 pub(crate) struct Target {
     pub(crate) path: Box<str>,
     pub(crate) query: Option<Box<str>>,
-    pub(crate) authority: Option<Box<str>>,
+    pub(crate) authority: Option<Arc<str>>,
     pub(crate) scheme: Option<Box<str>>,
 }
 
@@ -93,7 +113,7 @@ impl Target {
 }
 
 /// An authority without user and password, which never leave the parser.
-pub(crate) fn host(authority: &[u8]) -> Box<str> {
+pub(crate) fn host(authority: &[u8]) -> Arc<str> {
     let start = memrchr(b'@', authority).map_or(0, |at| at + 1);
     text(authority.get(start..).unwrap_or_default(), MAX_AUTHORITY)
 }
@@ -104,6 +124,7 @@ mod tests {
 
     #[test]
     fn text_is_bounded_between_characters() {
+        let text = text::<String>;
         assert_eq!(&*text(b"abc", 3), "abc");
         assert_eq!(&*text(b"abcd", 3), "abc");
         assert_eq!(&*text("ab\u{e9}".as_bytes(), 3), "ab");
@@ -118,8 +139,9 @@ mod tests {
     fn targets_come_apart() {
         let parts = |method: &str, target: &str| {
             let t = Target::parse(method.as_bytes(), target.as_bytes());
-            let s = |o: Option<Box<str>>| o.map_or("-".to_owned(), String::from);
-            format!("{} {} {} {}", s(t.scheme), s(t.authority), t.path, s(t.query))
+            let [scheme, authority, query] =
+                [t.scheme.as_deref(), t.authority.as_deref(), t.query.as_deref()].map(|o| o.unwrap_or("-"));
+            format!("{scheme} {authority} {} {query}", t.path)
         };
         assert_eq!(parts("GET", "/a/b?c=d?e#f"), "- - /a/b c=d?e");
         assert_eq!(parts("GET", "/a?"), "- - /a ");

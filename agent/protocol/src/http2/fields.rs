@@ -1,8 +1,11 @@
 //! The fields of one header block in, the head of a message out.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::hpack::{Field, Text};
 use crate::context::{self, TraceContext};
-use crate::http1::text::{MAX_AUTHORITY, MAX_SCHEME, MAX_USER_AGENT, Target, host, text};
+use crate::http1::text::{MAX_AUTHORITY, MAX_SCHEME, MAX_USER_AGENT, Target, host, method, text};
 use crate::message::{Request, Response, Rpc, RpcSystem, Version};
 use crate::rpc::{self, Content};
 
@@ -51,12 +54,12 @@ impl Parent {
 /// What a block said so far.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    method: Option<Box<str>>,
+    method: Option<Cow<'static, str>>,
     target: Option<Box<[u8]>>,
     scheme: Option<Box<str>>,
-    authority: Option<Box<str>>,
-    host: Option<Box<str>>,
-    user_agent: Option<Box<str>>,
+    authority: Option<Arc<str>>,
+    host: Option<Arc<str>>,
+    user_agent: Option<Arc<str>>,
     pub(super) status: Option<u16>,
     pub(super) content: Option<Content>,
     connect: bool,
@@ -88,7 +91,7 @@ impl Fields {
             }
         };
         match name {
-            b":method" => self.method = Some(text(value, MAX_METHOD)),
+            b":method" => self.method = Some(method(value)),
             b":path" => self.target = Some(value.get(..MAX_TARGET).unwrap_or(value).into()),
             b":scheme" => self.scheme = Some(text(value, MAX_SCHEME)),
             b":authority" => self.authority = Some(host(value)),
@@ -188,8 +191,9 @@ impl Fields {
 
     /// Memory held beside the struct itself.
     pub(super) fn state_bytes(&self) -> usize {
-        let texts = [&self.method, &self.scheme, &self.authority, &self.host, &self.user_agent];
-        texts.iter().filter_map(|text| text.as_ref()).map(|text| text.len()).sum::<usize>()
+        let texts = [self.method.as_deref(), self.scheme.as_deref()];
+        let shared = [&self.authority, &self.host, &self.user_agent].map(Option::as_deref);
+        texts.into_iter().chain(shared).flatten().map(str::len).sum::<usize>()
             + self.target.as_ref().map_or(0, |target| target.len())
             + self.state.as_ref().map_or(0, Vec::capacity)
     }
