@@ -34,6 +34,21 @@ pub enum Value {
 /// Key and value.
 pub type Attribute = (Cow<'static, str>, Value);
 
+/// Empties a list. Most of what spans say is constant or a number: to be told so by a few comparisons is much less work than to
+/// ask each key and each value what is to be freed.
+pub(crate) fn clear(list: &mut Vec<Attribute>) {
+    while let Some((key, value)) = list.pop() {
+        let holds_nothing = match &value {
+            Value::Int(_) | Value::Double(_) | Value::Bool(_) => true,
+            Value::Str(text) => matches!(text, Text::Constant(_)),
+            Value::StrList(_) => false,
+        };
+        if holds_nothing && matches!(key, Cow::Borrowed(_)) {
+            std::mem::forget((key, value));
+        }
+    }
+}
+
 // === impl Text ===
 
 impl Deref for Text {

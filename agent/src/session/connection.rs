@@ -458,9 +458,9 @@ impl Connection {
         out: &mut Output,
     ) {
         let side = self.side();
-        while let Some(active) = self.exchanges.pop_front() {
+        for mut active in self.exchanges.drain(..) {
             let ended = if outcome == Outcome::Aborted { at_ns } else { active.last_ns };
-            finish(active, &self.info, side, outcome, ended, 0, who, account, out);
+            finish(&mut active, &self.info, side, outcome, ended, 0, who, account, out);
         }
     }
 }

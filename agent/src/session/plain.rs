@@ -54,6 +54,11 @@ impl EncryptedConnections {
         self.by_cookie.remove(&cookie).map(|encrypted| encrypted.object).filter(|object| *object != 0)
     }
 
+    /// Whether a connection is known to be encrypted.
+    pub(super) fn has(&self, cookie: u64) -> bool {
+        self.by_cookie.contains_key(&cookie)
+    }
+
     /// The object that gives a connection's plaintext.
     pub(super) fn object(&self, cookie: u64) -> Option<u64> {
         self.by_cookie.get(&cookie).map(|encrypted| encrypted.object).filter(|object| *object != 0)

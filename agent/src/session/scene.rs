@@ -253,7 +253,11 @@ impl Scene<'_> {
             route: None,
             last_ns: at_ns,
         };
-        self.exchanges.insert(at, active);
+        if at == self.exchanges.len() {
+            self.exchanges.push_back(active);
+        } else {
+            self.exchanges.insert(at, active);
+        }
         self.signal(key, Edge::Began { conn: Arc::clone(self.info), message });
     }
 
@@ -300,26 +304,30 @@ impl Scene<'_> {
 
     fn end(&mut self, number: u32, outcome: Outcome, body: u64) {
         let Ok(at) = self.place(number) else { return };
-        let Some(active) = self.exchanges.remove(at) else { return };
         self.fresh.retain(|fresh| *fresh != number);
         if outcome == Outcome::Gap {
             // Several messages in one burst (pipelining) may need more of it than the usual budget.
             self.change.long_head = Some(self.direction_of(Flow::Response));
         }
+        let Some(active) = self.exchanges.get_mut(at) else { return };
         // An end that was concluded later stands at the last byte that was seen.
         let ended = if self.fed == Flow::Response || outcome == Outcome::Aborted {
             self.moment.at_ns
         } else {
             active.last_ns
         };
-        if active.answered_ns != 0 || outcome == Outcome::Upgraded {
-            self.signal(
-                active.key,
-                Edge::Answer { first: active.answered_ns == self.moment.at_ns, last: true },
-            );
-        }
         *self.completed = self.completed.saturating_add(1);
+        let (key, answered_ns) = (active.key, active.answered_ns);
         finish(active, self.info, self.side, outcome, ended, body, self.who, self.account, self.out);
+        // Nothing large is left in it. Nearly always it is the first, which can go without moving others.
+        if at == 0 {
+            self.exchanges.pop_front();
+        } else {
+            self.exchanges.remove(at);
+        }
+        if answered_ns != 0 || outcome == Outcome::Upgraded {
+            self.signal(key, Edge::Answer { first: answered_ns == self.moment.at_ns, last: true });
+        }
     }
 
     /// More bytes of a response that goes on. Of streams only beginnings and ends are told: what of a transfer belongs to which
@@ -354,12 +362,13 @@ fn may_be_call(request: &Request) -> bool {
         && (path.is_empty() || path.strip_prefix('/').is_some_and(|name| name.contains('/')))
 }
 
+/// Hands an exchange on that ended; what is left of it is to be forgotten.
 #[expect(
     clippy::too_many_arguments,
     reason = "one call site for each way to end; a struct would only rename them"
 )]
 pub(super) fn finish(
-    active: Active,
+    active: &mut Active,
     info: &Arc<ConnInfo>,
     side: Side,
     outcome: Outcome,
@@ -380,24 +389,27 @@ pub(super) fn finish(
         Outcome::Gap => account.gaps += 1,
         Outcome::Foreign => account.foreign_answers += 1,
     }
-    out.exchanges.push(Exchange {
+    // The memory first: what is large is then written to where it stays.
+    let place = Box::new_uninit();
+    let exchange = Exchange {
         key: active.key,
         side,
         task: active.task,
         service: who.service(active.task.tgid),
         conn: Arc::clone(info),
         message: active.message,
-        request: active.request.unwrap_or_default(),
-        response: active.response,
-        rpc: active.rpc,
-        db: active.db,
+        request: active.request.take().unwrap_or_default(),
+        response: active.response.take(),
+        rpc: active.rpc.take(),
+        db: active.db.take(),
         reset: active.reset,
-        route: active.route,
+        route: active.route.take(),
         request_body: active.request_body,
         response_body,
         began_ns: active.began_ns,
         answered_ns: active.answered_ns,
         ended_ns: ended_ns.max(active.began_ns),
         outcome,
-    });
+    };
+    out.exchanges.push(Box::write(place, exchange));
 }

@@ -54,8 +54,8 @@ pub trait Who {
 pub struct Output {
     /// Edges, in order.
     pub signals: Vec<Signal>,
-    /// Exchanges that ended.
-    pub exchanges: Vec<Exchange>,
+    /// Exchanges that ended. They are large, and go through several hands.
+    pub exchanges: Vec<Box<Exchange>>,
     /// What the kernel side is to ship of a connection.
     pub verdicts: Vec<(u64, Verdict)>,
     /// Connections the kernel side can forget.
@@ -177,6 +177,17 @@ impl Sessions {
     pub fn data(&mut self, data: &Data, payload: &[u8], who: &mut dyn Who, out: &mut Output) {
         self.account.transfers += 1;
         let cookie = data.cookie;
+        // Nearly always: a connection whose protocol is known, while none rests.
+        if self.effort.resting == 0
+            && let Some(connection) = self.connections.get_mut(&cookie)
+            && !connection.is_unknown()
+            && !self.encrypted.has(cookie)
+        {
+            read(connection, data, payload, self.effort, &mut self.active, who, &mut self.account, out);
+            self.bound_under_way(cookie, who, out);
+            self.heard_end(data, who, out);
+            return;
+        }
         if !self.connections.contains_key(&cookie) {
             let Some(info) = who.connection(cookie) else {
                 self.account.unknown += 1;
@@ -200,14 +211,7 @@ impl Sessions {
             return;
         }
         let Some(connection) = self.connections.get_mut(&cookie) else { return };
-        connection.patience = self.effort.patience();
-        let mut late = Late::new(connection, who);
-        let change = connection.data(data, payload, &mut late, &mut self.account, out);
-        if connection.in_flight() > 0 && !connection.in_active {
-            connection.in_active = true;
-            self.active.push(cookie);
-        }
-        decide(cookie, connection, change, self.effort, out);
+        read(connection, data, payload, self.effort, &mut self.active, who, &mut self.account, out);
         self.bound_under_way(cookie, who, out);
     }
 
@@ -309,6 +313,31 @@ impl Sessions {
         let held: usize = self.connections.values().map(Connection::in_flight).sum();
         self.account.stages(held as u64)
     }
+}
+
+/// A transfer of a connection that is to be read.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "parts of the table beside the connection, which is borrowed from it"
+)]
+fn read(
+    connection: &mut Connection,
+    data: &Data,
+    payload: &[u8],
+    effort: Effort,
+    active: &mut Vec<u64>,
+    who: &mut dyn Who,
+    account: &mut Account,
+    out: &mut Output,
+) {
+    connection.patience = effort.patience();
+    let mut late = Late::new(connection, who);
+    let change = connection.data(data, payload, &mut late, account, out);
+    if connection.in_flight() > 0 && !connection.in_active {
+        connection.in_active = true;
+        active.push(data.cookie);
+    }
+    decide(data.cookie, connection, change, effort, out);
 }
 
 /// Tells the kernel side what to ship, once there is a reason to.

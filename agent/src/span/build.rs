@@ -10,7 +10,7 @@ use spanwise_protocol::message::{Request, Rpc, RpcSystem, Version};
 use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
 use super::{redact, route, semconv as key};
-use crate::attribute::{Attribute, Text, Value};
+use crate::attribute::{self, Attribute, Text, Value};
 use crate::conn::{Authority, ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
 
@@ -28,19 +28,24 @@ pub struct Conventions {
 }
 
 /// Makes the span of an exchange. Both are used up: their texts move into the span.
-pub fn build(exchange: Exchange, decision: Decision, clock: &Clock, conventions: Conventions) -> Span {
-    build_in(Vec::with_capacity(USUAL), exchange, decision, clock, conventions)
+pub fn build(
+    exchange: impl Into<Box<Exchange>>,
+    decision: Decision,
+    clock: &Clock,
+    conventions: Conventions,
+) -> Span {
+    build_in(Vec::with_capacity(USUAL), exchange.into(), decision, clock, conventions)
 }
 
 /// The same with the attributes in this list, which is emptied first: that of the span before can be used again.
 pub fn build_in(
     mut list: Vec<Attribute>,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     decision: Decision,
     clock: &Clock,
     conventions: Conventions,
 ) -> Span {
-    list.clear();
+    attribute::clear(&mut list);
     let server = exchange.side == Side::Server;
     let (start_unix_ns, end_unix_ns) = clock.interval(exchange.began_ns, exchange.ended_ns);
     let mut attributes = Attributes(list);

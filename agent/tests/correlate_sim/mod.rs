@@ -140,7 +140,7 @@ impl Feed {
     pub fn take(&mut self) {
         let (decided, twice) = (&mut self.decided, &mut self.twice);
         self.correlator.drain(&mut |exchange, decision| {
-            if decided.insert(exchange.key.0, (exchange, decision)).is_some() {
+            if decided.insert(exchange.key.0, (*exchange, decision)).is_some() {
                 *twice += 1;
             }
         });

@@ -138,7 +138,7 @@ impl Bench {
 
     fn gather(&mut self) {
         self.signals.append(&mut self.output.signals);
-        self.exchanges.append(&mut self.output.exchanges);
+        self.exchanges.extend(self.output.exchanges.drain(..).map(|exchange| *exchange));
         self.verdicts.append(&mut self.output.verdicts);
         self.forgotten.append(&mut self.output.forgotten);
         self.balance();

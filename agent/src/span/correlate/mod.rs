@@ -134,7 +134,8 @@ impl Correlator {
     }
 
     /// Takes an exchange that ended; exactly one for each `Began`.
-    pub fn finish(&mut self, exchange: Exchange) {
+    pub fn finish(&mut self, exchange: impl Into<Box<Exchange>>) {
+        let exchange = exchange.into();
         self.now_ns = self.now_ns.max(exchange.ended_ns);
         self.counters.finished += 1;
         self.ended(exchange);
@@ -147,10 +148,10 @@ impl Correlator {
     }
 
     /// Gives the exchanges that are decided. Parents do not always come before children.
-    pub fn drain(&mut self, out: &mut impl FnMut(Exchange, Decision)) {
+    pub fn drain(&mut self, out: &mut impl FnMut(Box<Exchange>, Decision)) {
         while let Some((exchange, decision)) = self.out.pop_front() {
             self.counters.drained += 1;
-            out(*exchange, decision);
+            out(exchange, decision);
         }
     }
 

@@ -246,7 +246,7 @@ impl Correlator {
     }
 
     /// Decides an exchange of which nothing is kept.
-    pub(super) fn decide_unknown(&mut self, exchange: Exchange) {
+    pub(super) fn decide_unknown(&mut self, exchange: Box<Exchange>) {
         let (side, key) = (exchange.side, exchange.key.0);
         let span_id = self.span_id(side, key, exchange.began_ns, &exchange.conn, exchange.message);
         let context = exchange.request.context.as_deref();
@@ -270,7 +270,7 @@ impl Correlator {
             parent_key: None,
         };
         self.counters.source(decision.source);
-        self.out.push_back((Box::new(exchange), decision));
+        self.out.push_back((exchange, decision));
     }
 }
 

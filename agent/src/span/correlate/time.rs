@@ -40,7 +40,7 @@ fn kind(seed: Seed, exchange: &Exchange) -> u64 {
 const SEALED_PATIENCE: u64 = 8;
 
 impl Correlator {
-    pub(super) fn ended(&mut self, mut exchange: Exchange) {
+    pub(super) fn ended(&mut self, mut exchange: Box<Exchange>) {
         let Some(id) = self.keys.get(&exchange.key.0).copied() else {
             self.counters.unknown += 1;
             self.decide_unknown(exchange);
@@ -64,7 +64,7 @@ impl Correlator {
         if side == Side::Client {
             node.kind = kind(self.seed, &exchange);
         }
-        node.exchange = Some(Box::new(exchange));
+        node.exchange = Some(exchange);
         let undecided = node.parent == Parent::Open;
         self.held += 1;
         match side {
