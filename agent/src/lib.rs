@@ -16,6 +16,7 @@ pub mod attribute;
 pub mod cli;
 pub mod config;
 pub mod governor;
+mod numbers;
 pub mod pipeline;
 pub mod placement;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 //! Comes in: a finished [`Span`], the [`Service`] it belongs to. Goes out: bytes of an
 //! `ExportTraceServiceRequest` in parts: what stands before the spans of a service, and each span.
 
-use super::wire::{Room, bytes_len, head, message, tag, varint_len};
+use super::wire::{Room, SHORT_VARINT, bytes_len, head, message, short_varint, tag, varint_len};
 use super::{SCOPE_NAME, SCOPE_VERSION};
 use crate::attribute::{Attribute, Value};
 use crate::process::Service;
@@ -75,8 +75,10 @@ pub(super) fn span(out: &mut Vec<u8>, scratch: &mut Vec<u8>, span: &Span) {
 }
 
 fn fields(room: &mut Room<'_>, span: &Span) {
-    room.bytes(field::TRACE_ID, &span.trace_id);
-    room.bytes(field::SPAN_ID, &span.span_id);
+    room.known::<28>(|room| {
+        room.bytes(field::TRACE_ID, &span.trace_id);
+        room.bytes(field::SPAN_ID, &span.span_id);
+    });
     if let Some(state) = &span.trace_state {
         room.bytes(field::TRACE_STATE, state.as_bytes());
     }
@@ -84,9 +86,11 @@ fn fields(room: &mut Room<'_>, span: &Span) {
         room.bytes(field::PARENT_SPAN_ID, parent);
     }
     room.bytes(field::NAME, span.name.as_bytes());
-    room.uint(field::KIND, kind_number(span.kind));
-    room.fixed64(field::START, span.start_unix_ns);
-    room.fixed64(field::END, span.end_unix_ns);
+    room.known::<20>(|room| {
+        room.uint(field::KIND, kind_number(span.kind));
+        room.fixed64(field::START, span.start_unix_ns);
+        room.fixed64(field::END, span.end_unix_ns);
+    });
     attributes(room, field::ATTRIBUTES, &span.attributes);
     for link in &span.links {
         let ids = bytes_len(link.trace_id.len()) + bytes_len(link.span_id.len());
@@ -107,6 +111,12 @@ fn fields(room: &mut Room<'_>, span: &Span) {
     }
 }
 
+/// The key of `AnyValue.int_value`: a varint in field 3.
+const INT: u8 = 3 << 3;
+
+/// Bytes of a short `int_value`, less two that a text has too.
+const MOST_OF_INT: usize = 6 - 2;
+
 /// Key and text that are together no longer than this make a `KeyValue` of less than 128 bytes.
 const SHORT: usize = 0x7f - 6;
 
@@ -126,6 +136,19 @@ fn attributes(left: &mut Room<'_>, number: u32, attributes: &[Attribute]) {
             room.put(text.as_bytes());
             continue;
         }
+        if let Value::Int(int) = value
+            && let Ok(int @ 0..=SHORT_VARINT) = u64::try_from(*int)
+            && key.len() <= SHORT - MOST_OF_INT
+        {
+            // Ports, sizes and statuses: the whole value is one word.
+            let (varint, len) = short_varint(int);
+            let (key_len, value_len) = (key.len() as u8, len as u8 + 1);
+            room.put(&[tag(number), key_len + value_len + 4, tag(1), key_len]);
+            room.put(key.as_bytes());
+            let [a, b, c, d, e, ..] = varint.to_le_bytes();
+            room.put_part(&[tag(2), value_len, INT, a, b, c, d, e], 3 + len);
+            continue;
+        }
         let len = value_len(value);
         room.heads((number, pair_len(key, len)), (1, key.len()));
         room.put(key.as_bytes());
@@ -134,18 +157,18 @@ fn attributes(left: &mut Room<'_>, number: u32, attributes: &[Attribute]) {
                 room.heads((2, len), (1, text.len()));
                 room.put(text.as_bytes());
             }
-            Value::Bool(truth) => {
-                room.head(2, len);
+            Value::Bool(truth) => room.known::<4>(|room| {
+                room.head(2, 2);
                 room.uint(2, u64::from(*truth));
-            }
+            }),
             Value::Int(number) => {
                 room.head(2, len);
                 room.uint(3, *number as u64);
             }
-            Value::Double(number) => {
-                room.head(2, len);
+            Value::Double(number) => room.known::<11>(|room| {
+                room.head(2, 9);
                 room.fixed64(4, number.to_bits());
-            }
+            }),
             Value::StrList(texts) => {
                 room.heads((2, len), (5, list_len(texts)));
                 for text in texts {

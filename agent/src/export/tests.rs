@@ -248,6 +248,18 @@ fn texts_of_every_length_around_one_byte_and_two() {
 }
 
 #[test]
+fn ints_of_every_length_under_keys_of_every_length() {
+    let service = some_service(1);
+    let keys = (0..3).chain(100..140).map(|len| "k".repeat(len));
+    let ints = [0, 1, 127, 128, 65_535, (1 << 35) - 1, 1 << 35, i64::MAX, -1];
+    let pairs = keys.flat_map(|key| ints.map(|int| (key.clone().into(), Value::Int(int))));
+    let spans = [Span { attributes: pairs.collect(), ..some_span(&service) }];
+    let mut read = ExportTraceServiceRequest::decode(&encode(Format::Protobuf, &spans)[..]).unwrap();
+    settle_statuses(&mut read, &spans);
+    assert_eq!(read, expected(&spans));
+}
+
+#[test]
 fn the_json_is_exactly_this() {
     let line = String::from_utf8(encode(Format::Json, &[some_span(&some_service(1))])).unwrap();
     let version = env!("CARGO_PKG_VERSION");

@@ -9,6 +9,24 @@ const BYTES: u32 = 2;
 /// Wire type of four bytes.
 const FIXED32: u32 = 5;
 
+/// A varint of no more than [`SHORT_VARINT`] in the lowest bytes of a word, and how many bytes it takes.
+#[inline]
+pub(super) const fn short_varint(value: u64) -> (u64, usize) {
+    let mut word = value & 0x7f;
+    let mut rest = value >> 7;
+    let mut bits = 8;
+    while rest > 0 && bits < 64 {
+        // The byte before is not the last one.
+        word |= 0x80 << (bits - 8) | (rest & 0x7f) << bits;
+        rest >>= 7;
+        bits += 8;
+    }
+    (word, bits / 8)
+}
+
+/// Largest varint of five bytes.
+pub(super) const SHORT_VARINT: u64 = (1 << 35) - 1;
+
 /// Bytes a varint takes.
 #[inline]
 pub(super) const fn varint_len(value: u64) -> usize {
@@ -65,6 +83,28 @@ impl<'a> Room<'a> {
             }
             None => self.full = true,
         }
+    }
+
+    /// Appends the first bytes of a small piece: it is written in one go as it is, so there must be room for all of it.
+    #[inline]
+    pub(super) fn put_part<const N: usize>(&mut self, piece: &[u8; N], len: usize) {
+        match self.free.split_first_chunk_mut() {
+            Some((to, _)) => {
+                *to = *piece;
+                self.free = std::mem::take(&mut self.free).get_mut(len..).unwrap_or_default();
+            }
+            None => self.full = true,
+        }
+    }
+
+    /// Appends fields whose lengths are all known: they are put together beside it, where the compiler sees that they fit.
+    #[inline]
+    pub(super) fn known<const N: usize>(&mut self, write: impl FnOnce(&mut Room<'_>)) {
+        let mut piece = [0; N];
+        let mut room = Room::of(&mut piece);
+        write(&mut room);
+        self.full |= room.full || !room.free.is_empty();
+        self.put(&piece);
     }
 
     /// Appends a varint.
@@ -234,6 +274,35 @@ mod tests {
             room.varint(value);
             assert_eq!(room.written(), Some(varint_len(value)), "{value}");
         }
+    }
+
+    #[test]
+    fn short_varints_are_varints() {
+        for value in [0, 1, 127, 128, 300, 16_383, 16_384, 65_535, 1 << 28, SHORT_VARINT] {
+            let (word, len) = short_varint(value);
+            let mut memory = [0; 10];
+            let mut room = Room::of(&mut memory);
+            room.varint(value);
+            assert_eq!(room.written(), Some(len), "{value}");
+            assert_eq!(word.to_le_bytes()[..len], memory[..len], "{value}");
+            assert!(len <= 5);
+        }
+    }
+
+    #[test]
+    fn parts_and_known_pieces_find_room_or_tell() {
+        let mut memory = [0; 8];
+        let mut room = Room::of(&mut memory);
+        room.put_part(&[1, 2, 3, 4], 2);
+        room.known::<3>(|room| room.put(&[5, 6, 7]));
+        assert_eq!(room.written(), Some(5));
+        room.put_part(&[8, 9, 0, 0], 2);
+        assert_eq!(room.written(), None, "there must be room for four");
+        assert_eq!(memory[..5], [1, 2, 5, 6, 7]);
+        let mut memory = [0; 8];
+        let mut room = Room::of(&mut memory);
+        room.known::<3>(|room| room.put(&[5, 6]));
+        assert_eq!(room.written(), None, "it was said to be three");
     }
 
     #[test]

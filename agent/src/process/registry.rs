@@ -11,6 +11,7 @@ use spanwise_common::limits::MAX_PROCS;
 use super::inspect::Process;
 use super::service::Service;
 use super::services::{Naming, Services};
+use crate::numbers::Numbers;
 
 /// Most processes that are remembered: as many as the kernel side traces. The end of a process may be lost in a full ring.
 const MOST: usize = MAX_PROCS as usize;
@@ -21,7 +22,7 @@ const GENERATIONS: usize = 8;
 #[derive(Debug)]
 pub struct Registry {
     services: Services,
-    known: HashMap<u32, Arc<Service>>,
+    known: HashMap<u32, Arc<Service>, Numbers>,
     /// Parent and kernel name of processes that were not looked at yet.
     hints: HashMap<u32, Hint>,
     /// Processes that were gone before they could be looked at.
@@ -37,7 +38,7 @@ struct Hint {
 impl Registry {
     /// With nothing known.
     pub fn new(naming: Naming) -> Self {
-        Self { services: Services::new(naming), known: HashMap::new(), hints: HashMap::new(), unseen: 0 }
+        Self { services: Services::new(naming), known: HashMap::default(), hints: HashMap::new(), unseen: 0 }
     }
 
     /// Forgets processes that are gone when there are too many, and all of them if that does not help: whoever does something

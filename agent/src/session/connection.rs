@@ -344,11 +344,29 @@ impl Connection {
         let Some(request) = self.request_direction() else { return Change::default() };
         let flow = if direction == request { Flow::Request } else { Flow::Response };
         let change = self.drive(flow, moment, who, account, out, |wire, sink| wire.feed(flow, input, sink));
-        let Some(rest) = self.upgrade(input) else { return change };
+        if matches!(&self.carries, Carries::Known { wire, .. } if wire.is_upgraded()) {
+            return self.feed_upgraded(flow, input, moment, who, account, out).unwrap_or(change);
+        }
+        change
+    }
+
+    /// Goes on with the rest of an input whose beginning agreed on HTTP/2. Apart from the rest, because it is rare.
+    #[cold]
+    #[inline(never)]
+    fn feed_upgraded(
+        &mut self,
+        flow: Flow,
+        input: Input<'_>,
+        moment: &Moment,
+        who: &mut dyn Who,
+        account: &mut Account,
+        out: &mut Output,
+    ) -> Option<Change> {
+        let rest = self.upgrade(input)?;
         let seq = moment.seq.wrapping_add(rest.1 as u32);
-        self.drive(flow, &Moment { seq, ..*moment }, who, account, out, |wire, sink| {
+        Some(self.drive(flow, &Moment { seq, ..*moment }, who, account, out, |wire, sink| {
             wire.feed(flow, rest.0, sink);
-        })
+        }))
     }
 
     /// Goes on with HTTP/2 where a request of HTTP/1 asked for that and got it. Gives what of the input belongs to that, and

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use spanwise_common::event::Plain;
 
-use super::table::Numbers;
+use crate::numbers::Numbers;
 
 /// Objects of which something is held.
 const MAX_OBJECTS: usize = 1024;

@@ -14,9 +14,10 @@ use super::account::Account;
 use super::connection::Connection;
 use super::held::Held;
 use super::scene::Sealed;
-use super::table::{Numbers, Output, Sessions, Who};
+use super::table::{Output, Sessions, Who};
 use crate::conn::ConnInfo;
 use crate::conn::tls::{Handshake, begins_record};
+use crate::numbers::Numbers;
 
 /// Processes whose library has hooks, as far as they are remembered.
 const MAX_COVERED: usize = 4096;

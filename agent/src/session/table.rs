@@ -1,7 +1,6 @@
 //! All connections of the node, bounded; and what the stage hands on.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use spanwise_common::conn::{Info, Verdict, transport};
@@ -17,6 +16,7 @@ use super::rest::{Rest, nothing, wanted};
 use super::scene::Change;
 use super::unix::Ends;
 use crate::conn::{ConnInfo, Endpoint};
+use crate::numbers::Numbers;
 use crate::process::Service;
 use crate::telemetry::Stage;
 
@@ -70,30 +70,6 @@ impl Output {
         ExchangeKey(self.keys)
     }
 }
-
-/// Hashes cookies and process ids, which are small numbers that nobody outside chooses.
-#[derive(Default)]
-pub(super) struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-    fn write_u32(&mut self, n: u32) {
-        self.write_u64(u64::from(n));
-    }
-    fn write_u64(&mut self, n: u64) {
-        let mixed = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 29);
-    }
-}
-
-pub(super) type Numbers = BuildHasherDefault<NumberHasher>;
 
 /// Every connection, and the account of the stage.
 #[derive(Default)]

@@ -14,8 +14,9 @@ use spanwise_common::event::{Close, Data, Direction, Header, flags};
 use super::connection::Connection;
 use super::exchange::Outcome;
 use super::orphan::Late;
-use super::table::{Numbers, Output, Sessions, TCP_FIN_WAIT1, Who};
+use super::table::{Output, Sessions, TCP_FIN_WAIT1, Who};
 use crate::conn::Endpoint;
+use crate::numbers::Numbers;
 
 /// Without a byte for so long, a process is asked whether it still holds a connection with something under way, and again after as
 /// long.

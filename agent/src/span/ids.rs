@@ -75,18 +75,27 @@ fn span_id(value: u64) -> SpanId {
 #[inline]
 fn trace_id(side: Side, words: [u64; 4]) -> TraceId {
     let domain = span_domain(side);
-    let high = u128::from(mix(domain ^ TRACE_HIGH, words));
-    let low = u128::from(mix(domain ^ TRACE_LOW, words));
+    let words = words.map(spread);
+    let high = u128::from(absorb(domain ^ TRACE_HIGH, words));
+    let low = u128::from(absorb(domain ^ TRACE_LOW, words));
     ((high << 64) | low).max(1).to_be_bytes()
 }
 
 /// Sponge over the words with a bijective 64-bit finalizer (constants of Stafford's variant 13).
-/// Inlined: half of what names and domains give is then known when this is compiled.
 #[inline]
 fn mix(domain: u64, words: [u64; 4]) -> u64 {
-    words.into_iter().fold(scramble(domain), |state, word| {
-        scramble(state.rotate_left(23) ^ scramble(word.wrapping_add(0x9e37_79b9_7f4a_7c15)))
-    })
+    absorb(domain, words.map(spread))
+}
+
+/// Inlined as the rest of this: half of what names and domains give is then known when it is compiled.
+#[inline]
+fn absorb(domain: u64, spread: [u64; 4]) -> u64 {
+    spread.into_iter().fold(scramble(domain), |state, word| scramble(state.rotate_left(23) ^ word))
+}
+
+#[inline]
+const fn spread(word: u64) -> u64 {
+    scramble(word.wrapping_add(0x9e37_79b9_7f4a_7c15))
 }
 
 #[inline]

@@ -149,6 +149,12 @@ fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], u8)> {
 }
 
 fn split_method(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    // Most requests have one of these.
+    for known in [&b"GET"[..], b"POST"] {
+        if let Some(rest) = line.strip_prefix(known).and_then(|rest| rest.strip_prefix(b" ")) {
+            return Some((known, rest));
+        }
+    }
     let space = line.iter().take(MAX_METHOD + 1).position(|&b| !is_token(b)).filter(|&n| n > 0)?;
     let (method, rest) = line.split_at_checked(space)?;
     Some((method, rest.strip_prefix(b" ")?))
