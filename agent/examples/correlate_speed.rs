@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "tables of its own")]
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use spanwise::conn::{ConnInfo, Endpoint, MessageName, Texts};
@@ -19,17 +20,17 @@ const PACE_NS: u64 = 20_000;
 struct Bench {
     correlator: Correlator,
     service: Arc<Service>,
-    servers: Vec<Arc<ConnInfo>>,
-    clients: Vec<Arc<ConnInfo>>,
+    servers: Vec<Rc<ConnInfo>>,
+    clients: Vec<Rc<ConnInfo>>,
     next: u64,
 }
 
-fn conn(number: usize, port: u16, server: bool) -> Arc<ConnInfo> {
+fn conn(number: usize, port: u16, server: bool) -> Rc<ConnInfo> {
     let near = SocketAddr::from(([127, 0, 0, 1], port));
     let far = SocketAddr::from(([127, 0, 0, 1], 10_000 + number as u16));
     let (local, remote) = if server { (near, far) } else { (far, near) };
     let (local, remote) = (Endpoint::Inet(local), Endpoint::Inet(remote));
-    Arc::new(ConnInfo {
+    Rc::new(ConnInfo {
         cookie: number as u64,
         local,
         remote,
@@ -63,14 +64,14 @@ impl Bench {
             Some(MessageName { request_base: base, response_base: !base, position: position as u32 });
         let key = ExchangeKey(self.next);
         self.next += 1;
-        let edge = Edge::Began { conn: Arc::clone(conn), message };
+        let edge = Edge::Began { conn: Rc::clone(conn), message };
         self.correlator.signal(Signal { key, side, task, at_ns, edge });
         Exchange {
             key,
             side,
             task,
             service: Arc::clone(&self.service),
-            conn: Arc::clone(conn),
+            conn: Rc::clone(conn),
             message,
             request: Request::default(),
             rpc: None,

@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ fn main() {
             side,
             task: Task { tgid: 1, tid: 2, task: 0 },
             service: Arc::new(Service { id: 1, name: "shop".into(), attributes: Vec::new() }),
-            conn: Arc::new(ConnInfo {
+            conn: Rc::new(ConnInfo {
                 cookie: 1,
                 local: endpoint(8080),
                 remote: endpoint(51234),

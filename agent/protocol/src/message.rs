@@ -1,6 +1,7 @@
 //! What a parser says of one direction of a connection, in the same words for every protocol.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::context::TraceContext;
@@ -81,7 +82,7 @@ pub struct Request {
     /// Query of the target, without the question mark.
     pub query: Option<Box<str>>,
     /// Authority: of an absolute or CONNECT target, else the Host field.
-    pub authority: Option<Arc<str>>,
+    pub authority: Option<Rc<str>>,
     /// Scheme of an absolute target.
     pub scheme: Option<Box<str>>,
     /// Version of HTTP.

@@ -1,7 +1,9 @@
 //! What is known of a connection, and how a message on it is named.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use spanwise_common::conn::{Info, known, transport};
 
@@ -29,19 +31,19 @@ pub struct SeqNames {
 #[derive(Clone, Default, Debug)]
 pub struct Texts {
     /// Addresses of both ends.
-    local: OnceLock<Arc<str>>,
-    remote: OnceLock<Arc<str>>,
+    local: OnceCell<Arc<str>>,
+    remote: OnceCell<Arc<str>>,
     /// The first authority that was named on it. The other requests nearly always name the same.
-    pub authority: OnceLock<Authority>,
+    pub authority: OnceCell<Authority>,
     /// Something of a head on it could not be read.
-    lacking: OnceLock<()>,
+    lacking: OnceCell<()>,
 }
 
 /// An authority taken apart.
 #[derive(Clone, Debug)]
 pub struct Authority {
     /// As it was sent. One with a user or a password is not kept.
-    pub sent: Arc<str>,
+    pub sent: Rc<str>,
     /// Its host.
     pub address: Arc<str>,
     /// Its port, if it names one.
@@ -68,7 +70,7 @@ pub struct ConnInfo {
     /// Addresses as text.
     pub texts: Texts,
     /// What is known of its encryption, if it is the plaintext of an encrypted connection.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Rc<Tls>>,
 }
 
 /// Names a request the same way at both ends of a TCP connection: the connection by the first data sequence
@@ -118,7 +120,7 @@ fn address(transport: u8, bytes: [u8; 16], port: u16) -> Endpoint {
     Endpoint::Inet(SocketAddr::new(ip, port))
 }
 
-fn written(endpoint: &Endpoint, text: &OnceLock<Arc<str>>) -> Option<Arc<str>> {
+fn written(endpoint: &Endpoint, text: &OnceCell<Arc<str>>) -> Option<Arc<str>> {
     match endpoint {
         Endpoint::Inet(address) => Some(Arc::clone(text.get_or_init(|| address.ip().to_string().into()))),
         Endpoint::Unix => None,

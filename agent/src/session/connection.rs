@@ -1,7 +1,7 @@
 //! One connection: finds out what it carries, feeds the parser, and follows its exchanges.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use spanwise_common::event::{Data, Direction, flags};
 use spanwise_protocol::message::Flow;
@@ -22,7 +22,7 @@ const PREFIX: usize = 64;
 
 /// One connection.
 pub(super) struct Connection {
-    pub(super) info: Arc<ConnInfo>,
+    pub(super) info: Rc<ConnInfo>,
     pub(super) tgid: u32,
     pub(super) last_ns: u64,
     pub(super) idle_told: bool,
@@ -61,7 +61,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(info: ConnInfo, tgid: u32) -> Self {
-        let info = Arc::new(info);
+        let info = Rc::new(info);
         Self {
             mark: mark(&info),
             rest: Rest::Awake,

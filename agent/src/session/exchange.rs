@@ -1,5 +1,6 @@
 //! A request with its response, and the edges in time that tell which request caused which call.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use spanwise_protocol::context::TraceContext;
@@ -29,7 +30,7 @@ pub enum Edge {
     /// First bytes of the request: read by a server, written by a client.
     Began {
         /// The connection.
-        conn: Arc<ConnInfo>,
+        conn: Rc<ConnInfo>,
         /// Name of the message, the same at the other end.
         message: Option<MessageName>,
     },
@@ -108,7 +109,7 @@ pub struct Exchange {
     /// The service the process belongs to.
     pub service: Arc<Service>,
     /// The connection.
-    pub conn: Arc<ConnInfo>,
+    pub conn: Rc<ConnInfo>,
     /// Name of the message, the same at the other end.
     pub message: Option<MessageName>,
     /// Head of the request; nothing if it is a call of a database.

@@ -5,7 +5,7 @@
 //! one, the word to the kernel side that nothing of it is wanted.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use spanwise_common::conn::{Verdict, verdict};
 use spanwise_common::event::{Close, Data, Direction, Join, Plain, flags};
@@ -245,7 +245,7 @@ impl Sessions {
             None => ConnInfo::new(plain.cookie, &who.connection(plain.cookie)?),
         };
         let known = self.encrypted.by_cookie.get(&plain.cookie);
-        info.tls = Some(Arc::new(known.map(|encrypted| encrypted.handshake.tls.clone()).unwrap_or_default()));
+        info.tls = Some(Rc::new(known.map(|encrypted| encrypted.handshake.tls.clone()).unwrap_or_default()));
         let mut connection = Connection::new(info, plain.header.tgid);
         if plain.header.flags & flags::FROM_START != 0 {
             connection.begins_at_zero();

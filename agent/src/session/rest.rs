@@ -3,7 +3,7 @@
 //! A connection goes to rest between exchanges where it can. What is under way when it cannot wait ends with a gap. When it
 //! may go on, it begins anew: nobody knows what was missed, and nothing is concluded from what was before.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use spanwise_common::conn::{Verdict, verdict};
 use spanwise_common::event::{Data, Direction};
@@ -35,7 +35,7 @@ pub(super) enum Rest {
 
 /// The same number at both ends of a connection: of the opener's end the kernel's numbers are one too small, so the lowest
 /// bits do not count.
-pub(super) fn mark(info: &Arc<ConnInfo>) -> u32 {
+pub(super) fn mark(info: &Rc<ConnInfo>) -> u32 {
     match info.names {
         Some(names) => (names.own >> 8).wrapping_add(names.peer >> 8).wrapping_mul(0x9e37_79b9),
         None if info.peer_sock != 0 => ((info.sock ^ info.peer_sock) >> 6) as u32,

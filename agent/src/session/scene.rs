@@ -3,7 +3,7 @@
 //! Comes in: items of one connection's parser, with who and when. Goes out: signals and exchanges.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use spanwise_common::event::Direction;
 use spanwise_protocol::message::{Answer, Flow, Head, Query, Request, Response, Rpc, RpcSystem};
@@ -78,7 +78,7 @@ pub(super) struct Change {
 
 /// Everything an item of the parser can touch.
 pub(super) struct Scene<'a> {
-    pub(super) info: &'a Arc<ConnInfo>,
+    pub(super) info: &'a Rc<ConnInfo>,
     pub(super) side: Side,
     pub(super) exchanges: &'a mut VecDeque<Active>,
     pub(super) completed: &'a mut u32,
@@ -258,7 +258,7 @@ impl Scene<'_> {
         } else {
             self.exchanges.insert(at, active);
         }
-        self.signal(key, Edge::Began { conn: Arc::clone(self.info), message });
+        self.signal(key, Edge::Began { conn: Rc::clone(self.info), message });
     }
 
     /// Whether the request is the first one of its connection: nothing was missed that what comes could belong to.
@@ -369,7 +369,7 @@ fn may_be_call(request: &Request) -> bool {
 )]
 pub(super) fn finish(
     active: &mut Active,
-    info: &Arc<ConnInfo>,
+    info: &Rc<ConnInfo>,
     side: Side,
     outcome: Outcome,
     ended_ns: u64,
@@ -396,7 +396,7 @@ pub(super) fn finish(
         side,
         task: active.task,
         service: who.service(active.task.tgid),
-        conn: Arc::clone(info),
+        conn: Rc::clone(info),
         message: active.message,
         request: active.request.take().unwrap_or_default(),
         response: active.response.take(),

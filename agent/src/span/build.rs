@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use spanwise_protocol::message::{Request, Rpc, RpcSystem, Version};
@@ -304,7 +305,7 @@ struct Host {
 
 impl Host {
     /// From the authority; where there is none, from the server's end of the connection.
-    fn find(authority: Option<Arc<str>>, scheme: &str, is_server: bool, conn: &ConnInfo) -> Self {
+    fn find(authority: Option<Rc<str>>, scheme: &str, is_server: bool, conn: &ConnInfo) -> Self {
         let usual = match scheme {
             "http" | "ws" => Some(80),
             "https" | "wss" => Some(443),
@@ -332,7 +333,7 @@ impl Host {
 }
 
 /// Host and port of the authority that a request named; none if there is nothing in it.
-fn named(sent: Arc<str>, conn: &ConnInfo) -> Option<(Text, Option<u16>)> {
+fn named(sent: Rc<str>, conn: &ConnInfo) -> Option<(Text, Option<u16>)> {
     let known = &conn.texts.authority;
     if let Some(known) = known.get().filter(|known| known.sent == sent) {
         return Some((Arc::clone(&known.address).into(), known.port));

@@ -13,6 +13,7 @@ pub mod program;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use spanwise::conn::{ConnInfo, Endpoint, MessageName, Texts};
@@ -46,7 +47,7 @@ impl Rng {
 /// A connection, as one of its ends sees it.
 #[derive(Clone)]
 pub struct Line {
-    pub conn: Arc<ConnInfo>,
+    pub conn: Rc<ConnInfo>,
     pub base: u32,
     pub named: bool,
 }
@@ -70,7 +71,7 @@ impl Line {
             texts: Texts::default(),
             tls: None,
         };
-        Self { conn: Arc::new(conn), base: number, named: true }
+        Self { conn: Rc::new(conn), base: number, named: true }
     }
 
     pub fn unix(number: u64, side: Side) -> Self {
@@ -88,7 +89,7 @@ impl Line {
             texts: Texts::default(),
             tls: None,
         };
-        Self { conn: Arc::new(conn), base: 0, named: false }
+        Self { conn: Rc::new(conn), base: 0, named: false }
     }
 
     pub fn message(&self, position: u32) -> Option<MessageName> {
@@ -158,7 +159,7 @@ impl Feed {
             side,
             task,
             service: Arc::clone(service),
-            conn: Arc::clone(&line.conn),
+            conn: Rc::clone(&line.conn),
             message: line.message(position),
             request: Request::default(),
             rpc: None,
@@ -173,7 +174,7 @@ impl Feed {
             ended_ns: 0,
             outcome: Outcome::Complete,
         };
-        let edge = Edge::Began { conn: Arc::clone(&line.conn), message: exchange.message };
+        let edge = Edge::Began { conn: Rc::clone(&line.conn), message: exchange.message };
         self.open.insert(key, exchange);
         self.correlator.signal(Signal { key: ExchangeKey(key), side, task, at_ns: self.now, edge });
         key

@@ -1,5 +1,6 @@
 //! Fields of heads: lines in, what they say out.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::text::{MAX_AUTHORITY, MAX_USER_AGENT, text, trim};
@@ -66,7 +67,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// What the fields of a request say that may well be the same in the next one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestFields {
-    pub(super) host: Option<Arc<str>>,
+    pub(super) host: Option<Rc<str>>,
     pub(super) user_agent: Option<Arc<str>>,
     pub(super) lengths: Lengths,
     /// An `Upgrade` field was there.
@@ -180,7 +181,7 @@ impl RequestFields {
 impl RequestFields {
     /// Memory held beside the struct itself.
     pub(super) fn state_bytes(&self) -> usize {
-        [&self.host, &self.user_agent].into_iter().flatten().map(|text| text.len()).sum()
+        [self.host.as_deref(), self.user_agent.as_deref()].into_iter().flatten().map(str::len).sum()
     }
 
     /// Bound of [`RequestFields::state_bytes`].

@@ -1,7 +1,7 @@
 //! Bounded text from bytes, and the parts of a request target.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use memchr::{memchr, memchr2, memmem, memrchr};
 
@@ -73,7 +73,7 @@ pub(crate) fn method(bytes: &[u8]) -> Cow<'static, str> {
 pub(crate) struct Target {
     pub(crate) path: Box<str>,
     pub(crate) query: Option<Box<str>>,
-    pub(crate) authority: Option<Arc<str>>,
+    pub(crate) authority: Option<Rc<str>>,
     pub(crate) scheme: Option<Box<str>>,
 }
 
@@ -113,7 +113,7 @@ impl Target {
 }
 
 /// An authority without user and password, which never leave the parser.
-pub(crate) fn host(authority: &[u8]) -> Arc<str> {
+pub(crate) fn host(authority: &[u8]) -> Rc<str> {
     let start = memrchr(b'@', authority).map_or(0, |at| at + 1);
     text(authority.get(start..).unwrap_or_default(), MAX_AUTHORITY)
 }

@@ -1,6 +1,7 @@
 //! The fields of one header block in, the head of a message out.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::hpack::{Field, Text};
@@ -57,8 +58,8 @@ pub(super) struct Fields {
     method: Option<Cow<'static, str>>,
     target: Option<Box<[u8]>>,
     scheme: Option<Box<str>>,
-    authority: Option<Arc<str>>,
-    host: Option<Arc<str>>,
+    authority: Option<Rc<str>>,
+    host: Option<Rc<str>>,
     user_agent: Option<Arc<str>>,
     pub(super) status: Option<u16>,
     pub(super) content: Option<Content>,
@@ -191,9 +192,14 @@ impl Fields {
 
     /// Memory held beside the struct itself.
     pub(super) fn state_bytes(&self) -> usize {
-        let texts = [self.method.as_deref(), self.scheme.as_deref()];
-        let shared = [&self.authority, &self.host, &self.user_agent].map(Option::as_deref);
-        texts.into_iter().chain(shared).flatten().map(str::len).sum::<usize>()
+        let texts = [
+            self.method.as_deref(),
+            self.scheme.as_deref(),
+            self.authority.as_deref(),
+            self.host.as_deref(),
+            self.user_agent.as_deref(),
+        ];
+        texts.into_iter().flatten().map(str::len).sum::<usize>()
             + self.target.as_ref().map_or(0, |target| target.len())
             + self.state.as_ref().map_or(0, Vec::capacity)
     }

@@ -1,6 +1,7 @@
 //! Golden spans, one for each rule.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use spanwise_protocol::message::{Response, Version};
@@ -26,7 +27,7 @@ fn exchange(side: Side) -> Exchange {
         side,
         task: Task { tgid: 1, tid: 2, task: 0 },
         service: Arc::new(Service { id: 1, name: "shop".into(), attributes: Vec::new() }),
-        conn: Arc::new(ConnInfo {
+        conn: Rc::new(ConnInfo {
             cookie: 1,
             local: inet(local),
             remote: inet(remote),
@@ -128,7 +129,7 @@ fn with(side: Side, change: impl FnOnce(&mut Exchange)) -> Span {
 }
 
 fn connection(exchange: &mut Exchange, change: impl FnOnce(&mut ConnInfo)) {
-    change(Arc::make_mut(&mut exchange.conn));
+    change(Rc::make_mut(&mut exchange.conn));
 }
 
 #[test]
@@ -367,7 +368,7 @@ fn requests_of_one_connection_may_name_different_servers() {
     let conn = exchange(Side::Server).conn;
     let server = |authority: Option<&str>| {
         let span = with(Side::Server, |exchange| {
-            exchange.conn = Arc::clone(&conn);
+            exchange.conn = Rc::clone(&conn);
             exchange.request.authority = authority.map(Into::into);
         });
         text(&span, key::SERVER_ADDRESS).unwrap()

@@ -1,7 +1,7 @@
 //! Takes the signals of exchanges in order, keeps what the models look at, and asks them when something is to say.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::Correlator;
 use super::arena::Id;
@@ -38,7 +38,7 @@ impl Correlator {
         side: Side,
         task: Task,
         at_ns: u64,
-        conn: Arc<ConnInfo>,
+        conn: Rc<ConnInfo>,
         message: Option<MessageName>,
     ) {
         if self.nodes.len() >= self.settings.max_open + self.settings.max_held + self.settings.max_lingering

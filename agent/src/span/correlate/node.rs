@@ -1,7 +1,7 @@
 //! What is kept of an exchange from its first byte until its span may go out.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::cell::Cell;
+use std::rc::Rc;
 
 use spanwise_protocol::context::TraceContext;
 
@@ -21,7 +21,7 @@ pub(super) struct Trace {
     pub(super) upstream: Option<u8>,
     pub(super) born_ns: u64,
     /// Spans below this root so far.
-    pub(super) spans: AtomicU32,
+    pub(super) spans: Cell<u32>,
 }
 
 /// What is decided of the parent.
@@ -122,7 +122,7 @@ pub(super) struct Node {
     pub(super) began_ns: u64,
     pub(super) answer: Answer,
     pub(super) message: Option<MessageName>,
-    pub(super) conn: Arc<ConnInfo>,
+    pub(super) conn: Rc<ConnInfo>,
     pub(super) context: Option<Box<TraceContext>>,
     /// When it ended with an answer; the largest time until then, and for others.
     pub(super) ended_ns: u64,
@@ -134,7 +134,7 @@ pub(super) struct Node {
     pub(super) source: ParentSource,
     pub(super) confidence: f64,
     /// Known once the chain of parents is; for a request with a wire context from then on.
-    pub(super) trace: Option<Arc<Trace>>,
+    pub(super) trace: Option<Rc<Trace>>,
     pub(super) parent_span: Option<(SpanId, Option<u64>)>,
     pub(super) remote: bool,
     pub(super) pending: Vec<Pending>,
@@ -199,7 +199,7 @@ pub(super) struct Start {
     pub(super) process: Id,
     pub(super) thread: u64,
     pub(super) began_ns: u64,
-    pub(super) conn: Arc<ConnInfo>,
+    pub(super) conn: Rc<ConnInfo>,
     pub(super) message: Option<MessageName>,
     pub(super) span_id: SpanId,
 }

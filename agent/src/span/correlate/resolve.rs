@@ -1,7 +1,7 @@
 //! Trace ids follow parents: a span gets its trace id when its parent has one, and goes out when it has ended.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::cell::Cell;
+use std::rc::Rc;
 
 use super::Correlator;
 use super::arena::Id;
@@ -84,9 +84,9 @@ impl Correlator {
         let boot = self.settings.boot;
         if let Some(node) = self.nodes.get_mut(id) {
             let id = own_trace_id(node.message, node.side, (boot, node.conn.cookie, node.began_ns, node.key));
-            let (state, upstream, spans) = (None, None, AtomicU32::new(1));
+            let (state, upstream, spans) = (None, None, Cell::new(1));
             node.trace =
-                Some(Arc::new(Trace { id, flags: OWN_FLAGS, state, upstream, born_ns: now_ns, spans }));
+                Some(Rc::new(Trace { id, flags: OWN_FLAGS, state, upstream, born_ns: now_ns, spans }));
             node.parent_span = None;
         }
     }
@@ -102,7 +102,7 @@ impl Correlator {
         self.stack.push(id);
     }
 
-    fn inherit(&mut self, id: Id, side: Side, trace: Arc<Trace>, span: [u8; 8], key: u64) {
+    fn inherit(&mut self, id: Id, side: Side, trace: Rc<Trace>, span: [u8; 8], key: u64) {
         let now_ns = self.now_ns;
         let Some(node) = self.nodes.get_mut(id) else { return };
         // A server's end with a context of its own: the client's end saw the same bytes, so the traces agree,
@@ -117,7 +117,7 @@ impl Correlator {
             node.remote = true;
             return;
         }
-        let full = trace.spans.fetch_add(1, Ordering::Relaxed) >= self.settings.max_trace_spans;
+        let full = trace.spans.replace(trace.spans.get().saturating_add(1)) >= self.settings.max_trace_spans;
         let old = now_ns.saturating_sub(trace.born_ns) > self.settings.max_trace_age_ns;
         if full || old {
             self.counters.traces_full += 1;
@@ -278,15 +278,15 @@ fn link(trace_id: TraceId, span_id: [u8; 8], reason: &'static str) -> Link {
     Link { trace_id, span_id, attributes: vec![("spanwise.link.reason".into(), Value::Str(reason.into()))] }
 }
 
-fn from_wire(node: &Node) -> Option<Arc<Trace>> {
+fn from_wire(node: &Node) -> Option<Rc<Trace>> {
     let context = node.context.as_ref()?;
-    Some(Arc::new(Trace {
+    Some(Rc::new(Trace {
         id: context.trace_id,
         flags: context.flags,
         state: context.state.clone(),
         upstream: Some(context.flags),
         born_ns: node.began_ns,
-        spans: AtomicU32::new(1),
+        spans: Cell::new(1),
     }))
 }
 
