@@ -180,6 +180,19 @@ impl Connection {
             let flow = if direction == *request { Flow::Request } else { Flow::Response };
             wire.boundary(flow, ahead, walk);
         }
+        if !payload.is_empty() && payload.len() == data.len as usize && data.header.flags & flags::PIECES == 0
+        {
+            // Most transfers: all of it is here, in one piece.
+            let burst_start = data.header.flags & flags::BURST_START != 0;
+            return self.feed(
+                direction,
+                Input::Bytes { bytes: payload, burst_start },
+                &moment,
+                who,
+                account,
+                out,
+            );
+        }
         for (offset, input) in inputs(data, payload) {
             let moment = Moment { task, at_ns, seq: data.seq.wrapping_add(offset) };
             let got = self.feed(direction, input, &moment, who, account, out);

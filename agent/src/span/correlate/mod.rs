@@ -26,6 +26,7 @@ mod handovers;
 mod hash;
 mod jobs;
 mod join;
+mod keys;
 mod learning;
 mod lineage;
 mod lonely;
@@ -45,6 +46,7 @@ use std::collections::VecDeque;
 use arena::{Arena, Id};
 use hash::{Map, Seed};
 use join::Joiner;
+use keys::Keys;
 use lonely::Lonely;
 use node::Node;
 use process::Process;
@@ -65,7 +67,7 @@ pub struct Correlator {
     settings: Settings,
     seed: Seed,
     nodes: Arena<Node>,
-    keys: Map<u64, Id>,
+    keys: Keys,
     processes: Arena<Process>,
     tgids: Map<u32, Id>,
     joiner: Joiner,
@@ -104,7 +106,7 @@ impl Correlator {
             settings,
             seed,
             nodes: Arena::new(),
-            keys: Map::with_hasher(seed),
+            keys: Keys::new(seed),
             processes: Arena::new(),
             tgids: Map::with_hasher(seed),
             joiner: Joiner::new(seed),
