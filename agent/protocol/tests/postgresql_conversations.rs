@@ -461,3 +461,15 @@ proptest! {
         prop_assert_eq!(lines, wanted);
     }
 }
+
+#[test]
+fn an_answer_that_began_before_its_call_begins_with_it() {
+    let stream = message(b'W', b"\0\0\0");
+    let script = [
+        burst(R, &stream[..6]),
+        burst(Q, query("START_REPLICATION SLOT a LOGICAL 0/0")),
+        more(R, &stream[6..]),
+    ];
+    let said = tell::<Connection>(&script);
+    assert_eq!(said[said.len() - 3..], ["< 0 begin @8", "< 0 ok @8", "< 0 end 0 @8"], "{said:?}");
+}

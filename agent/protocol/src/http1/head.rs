@@ -101,7 +101,7 @@ impl<'a> Lines<'a> {
     }
 
     /// What the fields say, if they are those of the head before; then they are passed over.
-    fn again<T: Clone>(&mut self, memo: &mut Memo<T>) -> Option<T> {
+    fn again<T: Clone + Default>(&mut self, memo: &mut Memo<T>) -> Option<T> {
         let (said, len) = memo.again(self.bytes.get(self.at..)?)?;
         self.at += len;
         Some(said)

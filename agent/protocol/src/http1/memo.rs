@@ -18,9 +18,16 @@ pub(super) struct Memo<T> {
     said: T,
     /// Heads since the last whose fields were known already. A connection that lives for one exchange remembers nothing.
     others: u8,
+    /// Nothing is ever remembered.
+    off: bool,
 }
 
-impl<T: Clone> Memo<T> {
+impl<T: Clone + Default> Memo<T> {
+    /// Remembers nothing.
+    pub(super) fn none() -> Self {
+        Self { off: true, ..Self::default() }
+    }
+
     /// What the fields say that these bytes begin with, and their length, if they are the same as those before.
     pub(super) fn again(&mut self, bytes: &[u8]) -> Option<(T, usize)> {
         if self.bytes.is_empty() || !bytes.starts_with(&self.bytes) {
@@ -35,7 +42,7 @@ impl<T: Clone> Memo<T> {
         let others = self.others;
         // From the end of its range it goes on at one: some more are tried in a row.
         self.others = others.checked_add(1).unwrap_or(1);
-        if others == 0 || others > PATIENCE && !others.is_multiple_of(SOME) {
+        if self.off || others == 0 || others > PATIENCE && !others.is_multiple_of(SOME) {
             return;
         }
         self.bytes.clear();

@@ -116,6 +116,13 @@ impl Parser for Connection {
 }
 
 impl Connection {
+    /// One that reads the fields of every head, even if they are those of the head before: what the other says is compared
+    /// with what this one says.
+    #[doc(hidden)]
+    pub fn without_memory() -> Self {
+        Self { request_fields: Memo::none(), response_fields: Memo::none(), ..Self::default() }
+    }
+
     /// The connection carries HTTP/2 from here on (`Upgrade: h2c`). Told once.
     pub fn take_upgraded(&mut self) -> Option<Upgraded> {
         self.upgraded.take()

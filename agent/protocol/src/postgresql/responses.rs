@@ -143,6 +143,10 @@ impl Connection {
             if pending.after_gap {
                 emit(sink, pending.exchange, FLOW, at, What::Lost(LostReason::Gap));
             } else {
+                if !pending.begun {
+                    // The message began before the call did.
+                    emit(sink, pending.exchange, FLOW, at, What::Begin);
+                }
                 emit(sink, pending.exchange, FLOW, at, What::Head(Head::Answer(Answer::default())));
                 emit(sink, pending.exchange, FLOW, at, What::End { body: 0 });
             }

@@ -52,6 +52,10 @@ pub(crate) fn side(flow: Flow) -> usize {
 }
 
 impl<P: Parser> Driver<P> {
+    pub(crate) fn of(parser: P) -> Self {
+        Self { parser, at: [0; 2], items: Vec::new() }
+    }
+
     pub(crate) fn step(&mut self, step: &Step) {
         let at = self.at;
         let items = &mut self.items;
