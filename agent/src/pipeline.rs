@@ -35,7 +35,7 @@ use crate::kernel::record::{self, Record};
 use crate::process::Service;
 use crate::sample::Sampler;
 use crate::session::{Effort, Outcome, Output, Sessions, Who};
-use crate::span::build::{self, Conventions};
+use crate::span::build::{self, Commons, Conventions};
 use crate::span::clock::Clock;
 use crate::span::correlate::{Correlator, Role, Settings as CorrelateSettings, Started};
 use crate::telemetry::{Flow, Stage};
@@ -99,6 +99,8 @@ struct Tail {
     conventions: Conventions,
     /// The list of the span before, for its storage.
     attributes: Vec<Attribute>,
+    /// What the spans of a connection have in common.
+    commons: Commons,
     decided: u64,
     headless: u64,
 }
@@ -127,7 +129,17 @@ impl Tail {
 
     /// Decided exchanges become spans, if the sampler keeps them.
     fn drain(&mut self) {
-        let Self { correlator, sampler, clock, exporters, conventions, attributes, decided, headless } = self;
+        let Self {
+            correlator,
+            sampler,
+            clock,
+            exporters,
+            conventions,
+            attributes,
+            commons,
+            decided,
+            headless,
+        } = self;
         correlator.drain(&mut |exchange, mut decision| {
             *decided += 1;
             if exchange.outcome == Outcome::Headless {
@@ -139,7 +151,7 @@ impl Tail {
             if verdict.is_keep() {
                 decision.trace_state = sampler.trace_state(verdict, incoming);
                 let list = std::mem::take(attributes);
-                let span = build::build_in(list, exchange, decision, clock, *conventions);
+                let span = build::build_in(list, commons, exchange, decision, clock, *conventions);
                 exporters.span(&span);
                 *attributes = span.attributes;
             }
@@ -161,6 +173,7 @@ impl<O: Origin> Pipeline<O> {
                 exporters,
                 conventions: Conventions { old_rpc_names: settings.old_rpc_names },
                 attributes: Vec::new(),
+                commons: Commons::default(),
                 decided: 0,
                 headless: 0,
             },

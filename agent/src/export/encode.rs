@@ -3,7 +3,7 @@
 //! Comes in: a finished [`Span`], the [`Service`] it belongs to. Goes out: bytes of an
 //! `ExportTraceServiceRequest` in parts: what stands before the spans of a service, and each span.
 
-use super::wire::{Room, SHORT_VARINT, bytes_len, head, message, short_varint, tag, varint_len};
+use super::wire::{Room, SHORT_VARINT, bytes_len, head, message, short_varint, tag, varint_len, whole};
 use super::{SCOPE_NAME, SCOPE_VERSION};
 use crate::attribute::{Attribute, Value};
 use crate::process::Service;
@@ -91,6 +91,9 @@ fn fields(room: &mut Room<'_>, span: &Span) {
         room.fixed64(field::START, span.start_unix_ns);
         room.fixed64(field::END, span.end_unix_ns);
     });
+    if let Some(common) = &span.common {
+        room.put(common.encoded(|list| whole(|room| attributes(room, field::ATTRIBUTES, list))));
+    }
     attributes(room, field::ATTRIBUTES, &span.attributes);
     for link in &span.links {
         let ids = bytes_len(link.trace_id.len()) + bytes_len(link.span_id.len());

@@ -57,9 +57,9 @@ pub(super) fn span(out: &mut Vec<u8>, span: &Span) {
     out.extend_from_slice(b"\",\"endTimeUnixNano\":\"");
     decimal(out, span.end_unix_ns);
     out.push(b'"');
-    if !span.attributes.is_empty() {
+    if span.all_attributes().next().is_some() {
         out.push(b',');
-        attributes(out, &span.attributes);
+        attributes(out, span.all_attributes());
     }
     if !span.links.is_empty() {
         out.extend_from_slice(b",\"links\":[");
@@ -87,9 +87,9 @@ pub(super) fn span(out: &mut Vec<u8>, span: &Span) {
 }
 
 /// `"attributes":[...]`.
-fn attributes(out: &mut Vec<u8>, attributes: &[Attribute]) {
+fn attributes<'a>(out: &mut Vec<u8>, attributes: impl IntoIterator<Item = &'a Attribute>) {
     out.extend_from_slice(b"\"attributes\":[");
-    for (index, (key, value)) in attributes.iter().enumerate() {
+    for (index, (key, value)) in attributes.into_iter().enumerate() {
         out.extend_from_slice(if index > 0 { b",{\"key\":" } else { b"{\"key\":" });
         text(out, key);
         out.extend_from_slice(b",\"value\":{");

@@ -17,9 +17,9 @@ use super::batch::{Batcher, Format};
 use super::*;
 use crate::attribute::{Attribute, Value};
 use crate::process::Service;
-use crate::span::{Kind, Link, Status};
+use crate::span::{Common, Kind, Link, Status};
 
-fn expected_attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
+fn expected_attributes<'a>(attributes: impl IntoIterator<Item = &'a Attribute>) -> Vec<KeyValue> {
     let text = |text: &str| AnyValue { value: Some(ProtoValue::StringValue(text.to_owned())) };
     let one = |(key, value): &Attribute| {
         let value = match value {
@@ -34,7 +34,7 @@ fn expected_attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
         };
         KeyValue { key: key.clone().into_owned(), value: Some(value), ..KeyValue::default() }
     };
-    attributes.iter().map(one).collect()
+    attributes.into_iter().map(one).collect()
 }
 
 fn expected_span(span: &Span) -> proto::Span {
@@ -56,7 +56,7 @@ fn expected_span(span: &Span) -> proto::Span {
         },
         start_time_unix_nano: span.start_unix_ns,
         end_time_unix_nano: span.end_unix_ns,
-        attributes: expected_attributes(&span.attributes),
+        attributes: expected_attributes(span.all_attributes()),
         links: span
             .links
             .iter()
@@ -158,13 +158,19 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
             .collect();
         let make = |(number, (ids, rest, links, service)): (usize, (_, _, _, prop::sample::Index))| {
             let (trace_id, parent_span_id, parent_is_remote, trace_flags, server) = ids;
-            let (state, name, (start_unix_ns, end_unix_ns), attributes, failed): (
+            let (state, name, (start_unix_ns, end_unix_ns), mut attributes, failed): (
                 Option<String>,
                 String,
                 _,
-                _,
+                Vec<Attribute>,
                 _,
             ) = rest;
+            // Some share a part, which may be all or nothing of it.
+            let shared = usize::from(trace_flags) % (attributes.len() + 2);
+            let common = (shared <= attributes.len()).then(|| {
+                let own = attributes.split_off(shared);
+                Arc::new(Common::new(std::mem::replace(&mut attributes, own)))
+            });
             Span {
                 trace_id,
                 span_id: (number as u64 + 1).to_be_bytes(),
@@ -176,6 +182,7 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
                 kind: if server { Kind::Server } else { Kind::Client },
                 start_unix_ns,
                 end_unix_ns,
+                common,
                 attributes,
                 status: if failed { Status::Error } else { Status::Unset },
                 links,
@@ -220,6 +227,7 @@ fn some_span(service: &Arc<Service>) -> Span {
         kind: Kind::Client,
         start_unix_ns: 1_700_000_000_000_000_001,
         end_unix_ns: 1_700_000_000_000_000_002,
+        common: None,
         attributes: vec![
             ("big".into(), Value::Int(i64::MIN)),
             ("not a number".into(), Value::Double(f64::NAN)),
@@ -235,6 +243,28 @@ fn some_span(service: &Arc<Service>) -> Span {
 fn some_service(id: u32) -> Arc<Service> {
     let attributes = vec![("service.name".into(), Value::Str(format!("s{id}").into()))];
     Arc::new(Service { id, name: format!("s{id}").into(), attributes })
+}
+
+#[test]
+fn what_spans_share_is_in_each() {
+    let service = some_service(1);
+    let list = vec![("host".into(), Value::Str("h".repeat(2000).into())), ("port".into(), Value::Int(80))];
+    let common = Some(Arc::new(Common::new(list)));
+    let attributes = vec![("path".into(), Value::Str("/".into()))];
+    let span = Span { common, attributes, ..some_span(&service) };
+    let spans =
+        [span.clone(), Span { attributes: Vec::new(), ..span.clone() }, Span { span_id: [1; 8], ..span }];
+    for format in [Format::Protobuf, Format::Json] {
+        let bytes = encode(format, &spans);
+        let mut read = match format {
+            Format::Protobuf => ExportTraceServiceRequest::decode(&bytes[..]).unwrap(),
+            Format::Json => serde_json::from_slice(&bytes).unwrap(),
+        };
+        settle_statuses(&mut read, &spans);
+        assert_eq!(read, expected(&spans));
+        let found = &read.resource_spans[0].scope_spans[0].spans;
+        assert_eq!(found.iter().map(|span| span.attributes.len()).collect::<Vec<_>>(), [3, 2, 3]);
+    }
 }
 
 #[test]

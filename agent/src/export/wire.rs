@@ -183,13 +183,23 @@ pub(super) fn head(out: &mut Vec<u8>, field: u32, len: usize) {
 /// Appends a message of unknown length to a buffer. It is written into `scratch` first, which grows until it is large enough and
 /// keeps its size for the next.
 pub(super) fn message(out: &mut Vec<u8>, field: u32, scratch: &mut Vec<u8>, write: impl Fn(&mut Room<'_>)) {
+    let message = written(scratch, write);
+    head(out, field, message.len());
+    out.extend_from_slice(message);
+}
+
+/// What is written, alone.
+pub(super) fn whole(write: impl Fn(&mut Room<'_>)) -> Vec<u8> {
+    written(&mut Vec::new(), write).to_vec()
+}
+
+/// Writes into a buffer that grows until it is large enough.
+fn written(scratch: &mut Vec<u8>, write: impl Fn(&mut Room<'_>)) -> &[u8] {
     loop {
         let mut room = Room::of(scratch);
         write(&mut room);
-        if let Some(message) = room.written().and_then(|written| scratch.get(..written)) {
-            head(out, field, message.len());
-            out.extend_from_slice(message);
-            return;
+        if let Some(written) = room.written() {
+            return scratch.get(..written).unwrap_or_default();
         }
         scratch.resize((scratch.len() * 2).max(1024), 0);
     }

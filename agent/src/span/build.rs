@@ -2,8 +2,6 @@
 //! of databases.
 
 use std::borrow::Cow;
-use std::fmt::Write;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use spanwise_protocol::message::{Request, Rpc, RpcSystem, Version};
@@ -12,11 +10,16 @@ use super::clock::Clock;
 use super::model::{Decision, Kind, ParentSource, Span, Status};
 use super::{redact, route, semconv as key};
 use crate::attribute::{self, Attribute, Text, Value};
-use crate::conn::{Authority, ConnInfo, Endpoint};
+use crate::conn::{ConnInfo, Endpoint};
 use crate::session::{Exchange, Outcome, Side};
 
+mod common;
 mod db;
 mod rpc;
+mod target;
+
+pub use common::Commons;
+use target::Host;
 
 /// Attributes that a span has at most, nearly.
 const USUAL: usize = 20;
@@ -35,12 +38,15 @@ pub fn build(
     clock: &Clock,
     conventions: Conventions,
 ) -> Span {
-    build_in(Vec::with_capacity(USUAL), exchange.into(), decision, clock, conventions)
+    let list = Vec::with_capacity(USUAL);
+    build_in(list, &mut Commons::default(), exchange.into(), decision, clock, conventions)
 }
 
-/// The same with the attributes in this list, which is emptied first: that of the span before can be used again.
+/// The same with the attributes in this list, which is emptied first: that of the span before can be used again; and with what is
+/// known of the spans before.
 pub fn build_in(
     mut list: Vec<Attribute>,
+    commons: &mut Commons,
     mut exchange: Box<Exchange>,
     decision: Decision,
     clock: &Clock,
@@ -50,6 +56,7 @@ pub fn build_in(
     let server = exchange.side == Side::Server;
     let (start_unix_ns, end_unix_ns) = clock.interval(exchange.began_ns, exchange.ended_ns);
     let mut attributes = Attributes(list);
+    let mut common = None;
     // An answer may tell that it was a call where the request's fields could not be decoded.
     let answered = exchange.rpc.as_ref().map(|_| Rpc { system: RpcSystem::Grpc, timeout_ns: None });
     // Connect is HTTP to the last: its method is the path, its status that of HTTP, and what more it has stands in bodies.
@@ -72,10 +79,15 @@ pub fn build_in(
         let error = error(&exchange);
         let name = attributes.method(&exchange.request.method);
         attributes.message(&exchange);
-        attributes.network(&exchange);
-        attributes.encryption(&exchange);
         let name = attributes.route(name, exchange.route.as_deref().filter(|_| server));
-        attributes.target(server, exchange.request, &exchange.conn);
+        let url = match commons.of(&mut exchange) {
+            Some(found) => {
+                common = Some(Arc::clone(found.common));
+                found.url.to_owned()
+            }
+            None => attributes.common(&mut exchange),
+        };
+        attributes.asked(server, exchange.request, url);
         (name, error)
     };
     let status = if error.is_some() { Status::Error } else { Status::Unset };
@@ -95,6 +107,7 @@ pub fn build_in(
         kind: if server { Kind::Server } else { Kind::Client },
         start_unix_ns,
         end_unix_ns,
+        common,
         attributes: attributes.0,
         status,
         links: decision.links,
@@ -191,7 +204,6 @@ impl Attributes {
     /// Status, sizes, and how much of the exchange was seen.
     fn message(&mut self, exchange: &Exchange) {
         let Exchange { request, response, outcome, .. } = exchange;
-        self.text(key::NETWORK_PROTOCOL_VERSION, request.version.as_str());
         // Behind a cut head it is not known where the body begins, and zero may mean that its end was not seen.
         if !request.truncated && (exchange.request_body > 0 || request.content_length == Some(0)) {
             self.int(key::HTTP_REQUEST_BODY_SIZE, exchange.request_body);
@@ -260,28 +272,47 @@ impl Attributes {
         }
     }
 
-    /// What was asked of whom.
-    fn target(&mut self, is_server: bool, request: Request, conn: &ConnInfo) {
-        let Request { method, path, query, authority, scheme, user_agent, .. } = request;
-        let scheme = scheme.map_or(Text::Constant(scheme_of(conn)), Text::from);
-        let host = Host::find(authority, &scheme, is_server, conn);
-        let tunnel = &*method == "CONNECT";
-        if is_server {
-            // Empty: it was not decoded.
-            if !tunnel && !path.is_empty() {
-                self.text(key::URL_PATH, path);
-                if let Some(query) = query.filter(|query| !query.is_empty()) {
-                    self.text(key::URL_QUERY, redact::query(&query));
-                }
-            }
+    /// What all requests that name the same server on this connection say alike. Gives the beginning of their URLs, for clients.
+    fn common(&mut self, exchange: &mut Exchange) -> String {
+        let Exchange { request, conn, .. } = exchange;
+        let (authority, agent) = (request.authority.take(), request.user_agent.take());
+        let scheme = request.scheme.take().map_or(Text::Constant(scheme_of(conn)), Text::from);
+        let server = exchange.side == Side::Server;
+        let host = Host::find(authority, &scheme, server, &exchange.conn);
+        self.text(key::NETWORK_PROTOCOL_VERSION, exchange.request.version.as_str());
+        self.network(exchange);
+        self.encryption(exchange);
+        let mut url = String::new();
+        if server {
             self.text(key::URL_SCHEME, scheme);
-            if let Some(agent) = user_agent {
+            if let Some(agent) = agent {
                 self.text(key::USER_AGENT_ORIGINAL, agent);
             }
-        } else if !tunnel {
-            self.text(key::URL_FULL, full(&scheme, &host, &path, query.as_deref()));
+        } else {
+            let Request { path, query, .. } = &exchange.request;
+            url.reserve(path.len() + query.as_deref().map_or(0, str::len) + scheme.len() + host.address.len() + 32);
+            target::begin_url(&mut url, &scheme, &host);
         }
         self.host(host);
+        url
+    }
+
+    /// What was asked. `url`: its beginning.
+    fn asked(&mut self, is_server: bool, request: Request, mut url: String) {
+        let Request { method, path, query, .. } = request;
+        if &*method == "CONNECT" {
+            return;
+        }
+        if !is_server {
+            target::end_url(&mut url, &path, query.as_deref());
+            self.text(key::URL_FULL, url);
+        // Empty: it was not decoded.
+        } else if !path.is_empty() {
+            self.text(key::URL_PATH, path);
+            if let Some(query) = query.filter(|query| !query.is_empty()) {
+                self.text(key::URL_QUERY, redact::query(&query));
+            }
+        }
     }
 
     /// The server.
@@ -293,108 +324,6 @@ impl Attributes {
             }
         }
     }
-}
-
-/// The server as the client names it.
-struct Host {
-    address: Text,
-    port: Option<u16>,
-    /// The port goes without saying.
-    default_port: bool,
-}
-
-impl Host {
-    /// From the authority; where there is none, from the server's end of the connection.
-    fn find(authority: Option<Rc<str>>, scheme: &str, is_server: bool, conn: &ConnInfo) -> Self {
-        let usual = match scheme {
-            "http" | "ws" => Some(80),
-            "https" | "wss" => Some(443),
-            _ => None,
-        };
-        if let Some((address, port)) = authority.and_then(|sent| named(sent, conn)) {
-            let port = port.or(usual);
-            return Self { address, port, default_port: port == usual };
-        }
-        let (endpoint, address) = if is_server {
-            (&conn.local, conn.local_address())
-        } else {
-            (&conn.remote, conn.remote_address())
-        };
-        match (endpoint, address) {
-            (Endpoint::Inet(at), Some(address)) => {
-                let port = Some(at.port());
-                let asked = conn.tls.as_ref().and_then(|tls| tls.server_name.clone());
-                let address = asked.map_or_else(|| address.into(), Text::from);
-                Self { address, port, default_port: port == usual }
-            }
-            _ => Self { address: "".into(), port: None, default_port: true },
-        }
-    }
-}
-
-/// Host and port of the authority that a request named; none if there is nothing in it.
-fn named(sent: Rc<str>, conn: &ConnInfo) -> Option<(Text, Option<u16>)> {
-    let known = &conn.texts.authority;
-    if let Some(known) = known.get().filter(|known| known.sent == sent) {
-        return Some((Arc::clone(&known.address).into(), known.port));
-    }
-    let authority = redact::authority(&sent);
-    if authority.is_empty() {
-        return None;
-    }
-    let (address, port) = split_port(authority);
-    let address: Arc<str> = address.into();
-    if authority.len() == sent.len() && known.get().is_none() {
-        // Another thread cannot have been faster: spans are made on one.
-        let _ = known.set(Authority { address: Arc::clone(&address), port, sent });
-    }
-    Some((address.into(), port))
-}
-
-/// Host and port of an authority; an IPv6 address without its brackets.
-fn split_port(authority: &str) -> (&str, Option<u16>) {
-    if let Some(rest) = authority.strip_prefix('[')
-        && let Some((address, port)) = rest.split_once(']')
-    {
-        return (address, port.strip_prefix(':').and_then(|port| port.parse().ok()));
-    }
-    match authority.split_once(':') {
-        Some((host, port)) if !port.contains(':') => (host, port.parse().ok()),
-        // No colon, or an address that lacks its brackets.
-        _ => (authority, None),
-    }
-}
-
-/// The URL of a client's request, without secrets.
-fn full(scheme: &str, host: &Host, path: &str, query: Option<&str>) -> String {
-    let mut url = String::with_capacity(
-        scheme.len() + host.address.len() + path.len() + query.map_or(0, str::len) + 32,
-    );
-    url.push_str(scheme);
-    url.push_str("://");
-    if host.address.is_empty() {
-        // A unix socket without a Host field.
-        url.push_str("localhost");
-    } else if host.address.contains(':') {
-        url.push('[');
-        url.push_str(&host.address);
-        url.push(']');
-    } else {
-        url.push_str(&host.address);
-    }
-    if let Some(port) = host.port.filter(|_| !host.default_port) {
-        // Writing to a String cannot fail.
-        let _ = write!(url, ":{port}");
-    }
-    // The target of OPTIONS * has no place in a URL.
-    if path != "*" {
-        url.push_str(path);
-    }
-    if let Some(query) = query.filter(|query| !query.is_empty()) {
-        url.push('?');
-        redact::push_query(&mut url, query);
-    }
-    url
 }
 
 #[cfg(test)]

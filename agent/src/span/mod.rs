@@ -9,4 +9,4 @@ mod redact;
 mod route;
 mod semconv;
 
-pub use model::{Decision, Kind, Link, ParentSource, Span, SpanId, Status, TraceId};
+pub use model::{Common, Decision, Kind, Link, ParentSource, Span, SpanId, Status, TraceId};

@@ -1,7 +1,7 @@
 //! A finished span, as every exporter takes it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::attribute::Attribute;
 use crate::process::Service;
@@ -95,6 +95,14 @@ pub struct Decision {
     pub parent_key: Option<ExchangeKey>,
 }
 
+/// Attributes of many spans.
+#[derive(Debug)]
+pub struct Common {
+    attributes: Box<[Attribute]>,
+    /// The same as OTLP has it, once that was needed.
+    encoded: OnceLock<Box<[u8]>>,
+}
+
 /// A finished span.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Span {
@@ -118,7 +126,9 @@ pub struct Span {
     pub start_unix_ns: u64,
     /// End, nanoseconds since the Unix epoch.
     pub end_unix_ns: u64,
-    /// Attributes.
+    /// Attributes that it shares with others.
+    pub common: Option<Arc<Common>>,
+    /// The other attributes.
     pub attributes: Vec<Attribute>,
     /// Status.
     pub status: Status,
@@ -126,4 +136,39 @@ pub struct Span {
     pub links: Vec<Link>,
     /// The service it belongs to.
     pub service: Arc<Service>,
+}
+
+// === impl Common ===
+
+impl Common {
+    /// These attributes.
+    pub fn new(attributes: Vec<Attribute>) -> Self {
+        Self { attributes: attributes.into(), encoded: OnceLock::new() }
+    }
+
+    /// The attributes.
+    pub fn attributes(&self) -> &[Attribute] {
+        &self.attributes
+    }
+
+    /// The attributes as `encode` writes them, which is always the same.
+    pub(crate) fn encoded(&self, encode: impl FnOnce(&[Attribute]) -> Vec<u8>) -> &[u8] {
+        self.encoded.get_or_init(|| encode(&self.attributes).into())
+    }
+}
+
+/// By what it says.
+impl PartialEq for Common {
+    fn eq(&self, other: &Self) -> bool {
+        self.attributes == other.attributes
+    }
+}
+
+// === impl Span ===
+
+impl Span {
+    /// All attributes.
+    pub fn all_attributes(&self) -> impl Iterator<Item = &Attribute> {
+        self.common.iter().flat_map(|common| common.attributes()).chain(&self.attributes)
+    }
 }

@@ -42,6 +42,7 @@ pub(crate) fn span(number: u64) -> Span {
         kind: Kind::Server,
         start_unix_ns: 1_700_000_000_000_000_000,
         end_unix_ns: 1_700_000_000_001_000_000,
+        common: None,
         attributes: vec![
             ("http.request.method".into(), Value::Str("GET".into())),
             ("url.path".into(), Value::Str(format!("/items/{number}").into())),

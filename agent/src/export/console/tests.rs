@@ -33,6 +33,7 @@ fn span(service: &Arc<Service>, say: Say, attributes: Vec<Attribute>) -> Span {
         kind,
         start_unix_ns: begin + from * 100_000,
         end_unix_ns: begin + to * 100_000,
+        common: None,
         attributes,
         status: Status::Unset,
         links: Vec::new(),

@@ -207,7 +207,7 @@ fn path(span: &Span) -> Option<&str> {
 }
 
 fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
-    span.attributes.iter().find(|attribute| attribute.0 == key).map(|attribute| &attribute.1)
+    span.all_attributes().find(|attribute| attribute.0 == key).map(|attribute| &attribute.1)
 }
 
 fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {

@@ -95,8 +95,7 @@ fn span(exchange: Exchange) -> Span {
 /// Attributes, sorted, without those of the parent.
 fn told(span: &Span) -> Vec<String> {
     let mut lines: Vec<String> = span
-        .attributes
-        .iter()
+        .all_attributes()
         .filter(|(key, _)| !key.starts_with("spanwise.parent."))
         .map(|(key, value)| match value {
             Value::Str(text) => format!("{key}={text}"),
@@ -109,7 +108,7 @@ fn told(span: &Span) -> Vec<String> {
 }
 
 fn value<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
-    let mut found = span.attributes.iter().filter(|(name, _)| name == key);
+    let mut found = span.all_attributes().filter(|(name, _)| name == key);
     let value = found.next().map(|(_, value)| value);
     assert!(found.next().is_none(), "{key} is there twice");
     value
@@ -405,3 +404,6 @@ mod rpc;
 
 #[path = "db_tests.rs"]
 mod db;
+
+#[path = "common_tests.rs"]
+mod common;
