@@ -1,6 +1,7 @@
 //! What is known of a connection, and how a message on it is named.
 
 use std::cell::OnceCell;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -75,7 +76,7 @@ pub struct ConnInfo {
 
 /// Names a request the same way at both ends of a TCP connection: the connection by the first data sequence
 /// numbers of its two directions, the message by the position of its first byte in the request direction.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub struct MessageName {
     /// First data sequence number of the request direction.
     pub request_base: u32,
@@ -84,6 +85,14 @@ pub struct MessageName {
     /// Position of the request's first byte in the request direction, modulo 2^32. Where the protocol numbers its streams: the
     /// number of the stream, with the highest bit set.
     pub position: u32,
+}
+
+/// In as few words as there are.
+impl Hash for MessageName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(self.request_base) << 32 | u64::from(self.response_base));
+        state.write_u32(self.position);
+    }
 }
 
 impl MessageName {

@@ -28,6 +28,9 @@ pub(super) fn open_service(out: &mut Vec<u8>, service: &Service) {
 }
 
 /// One span; the comma between spans is the caller's.
+///
+/// Not inlined: the compiler would write all ids in hexadecimal before it looks whether JSON is wanted.
+#[inline(never)]
 pub(super) fn span(out: &mut Vec<u8>, span: &Span) {
     out.extend_from_slice(b"{\"traceId\":\"");
     hex(out, &span.trace_id);

@@ -290,7 +290,9 @@ impl Attributes {
             }
         } else {
             let Request { path, query, .. } = &exchange.request;
-            url.reserve(path.len() + query.as_deref().map_or(0, str::len) + scheme.len() + host.address.len() + 32);
+            url.reserve(
+                path.len() + query.as_deref().map_or(0, str::len) + scheme.len() + host.address.len() + 32,
+            );
             target::begin_url(&mut url, &scheme, &host);
         }
         self.host(host);

@@ -5,6 +5,7 @@
 //! connection one end may have a name and the other none: such ends are looked for both ways.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 
 use super::arena::{Arena, Id};
@@ -53,27 +54,31 @@ impl Joiner {
             }
             return Some(other);
         };
-        match self.names.get(&name) {
-            Some((side, other)) if *side != node.side && nodes.get(*other).is_some() => {
-                let other = *other;
-                self.names.remove(&name);
-                if let Some(node) = nodes.get(other).filter(|node| may_lack_name(node)) {
-                    self.leave_line(other, node);
+        let entry = match self.names.entry(name) {
+            Entry::Occupied(entry) => {
+                let (side, other) = *entry.get();
+                if side != node.side
+                    && let Some(found) = nodes.get(other)
+                {
+                    entry.remove();
+                    if may_lack_name(found) {
+                        self.leave_line(other, found);
+                    }
+                    return Some(other);
                 }
-                Some(other)
+                Entry::Occupied(entry)
             }
-            _ if may_lack_name(node) => {
-                let other = self.begins_on_line(nodes, id, node);
-                if other.is_none() {
-                    self.names.insert(name, (node.side, id));
-                }
-                other
-            }
-            _ => {
+            entry @ Entry::Vacant(_) => entry,
+        };
+        if may_lack_name(node) {
+            let other = self.begins_on_line(nodes, id, node);
+            if other.is_none() {
                 self.names.insert(name, (node.side, id));
-                None
             }
+            return other;
         }
+        entry.insert_entry((node.side, id));
+        None
     }
 
     fn begins_on_line(&mut self, nodes: &Arena<Node>, id: Id, node: &Node) -> Option<Id> {
@@ -120,8 +125,10 @@ impl Joiner {
     /// The end will not be joined any more.
     pub(super) fn forget(&mut self, id: Id, node: &Node) {
         if let Some(name) = node.message {
-            if self.names.get(&name).is_some_and(|(_, known)| *known == id) {
-                self.names.remove(&name);
+            if let Entry::Occupied(entry) = self.names.entry(name)
+                && entry.get().1 == id
+            {
+                entry.remove();
             }
             if !may_lack_name(node) {
                 return;
