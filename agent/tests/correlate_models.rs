@@ -125,6 +125,42 @@ fn asyncio() {
     }
 }
 
+#[test]
+fn asyncio_with_several_calls_one_after_the_other() {
+    for late in [false, true] {
+        for concurrency in [8, 64] {
+            let mut sim = Sim::new(Kind::Asyncio, &[CALL, CALL, CALL], concurrency, 20_000);
+            (sim.late, sim.paths) = (late, true);
+            let shares = shares(&sim, "asyncio, three calls");
+            assert!(shares.right >= 0.99);
+        }
+    }
+}
+
+#[test]
+fn the_same_call_twice_may_leave_no_evidence() {
+    for late in [false, true] {
+        let mut sim = Sim::new(Kind::Asyncio, &[CALL, CALL], 8, 20_000);
+        sim.late = late;
+        shares(&sim, "asyncio, the same call twice");
+    }
+}
+
+#[test]
+fn orders_that_timers_and_several_calls_disturb_mislead_nobody() {
+    let scripts: [&[Step]; 4] =
+        [&[SLEEP, CALL, CALL], &[CALL, SLEEP, CALL], &[CALL, CALL, SLEEP], &[CALL, Step::Calls(2), CALL]];
+    for (kind, late) in [(Kind::Libuv, false), (Kind::Asyncio, false), (Kind::Asyncio, true)] {
+        for script in scripts {
+            for (concurrency, paths) in [(2, false), (2, true), (8, false), (8, true), (32, true)] {
+                let mut sim = Sim::new(kind, script, concurrency, 6_000);
+                (sim.late, sim.paths) = (late, paths);
+                shares(&sim, "disturbed");
+            }
+        }
+    }
+}
+
 /// Two requests at a time whose answers are read in one turn of the loop; where `overtakes` says so, the second response is
 /// written first. Gives calls right, wrong and without a parent.
 #[expect(clippy::indexing_slicing, reason = "slots are 0 and 1")]
@@ -149,7 +185,7 @@ fn pairs_of_answers(paths: [&str; 2], overtakes: impl Fn(u32) -> bool) -> [u32; 
         let calls = [first, 1 - first].map(|slot: usize| {
             feed.pass(feed.now + 20_000);
             let call = feed.begin(Side::Client, thread, &lines[slot].1, 0);
-            feed.asks(call, &format!("{}/{pair}", paths[slot]));
+            feed.asks(call, &format!("{}/{pair}", paths[slot]), true);
             truth.push((call, requests[slot]));
             call
         });
@@ -205,7 +241,7 @@ fn answers_of_one_or_two_turns(slow: impl Fn(u32) -> bool) -> [u32; 3] {
         let calls = order.map(|slot| {
             step(&mut feed);
             let call = feed.begin(Side::Client, thread, &line(slot as u32 + 3, 9_000, Side::Client), 0);
-            feed.asks(call, &format!("/stock/{round}"));
+            feed.asks(call, &format!("/stock/{round}"), true);
             truth.push((call, requests[slot]));
             call
         });

@@ -36,6 +36,13 @@ pub enum Edge {
     },
     /// The request's head is complete and carried this context.
     Context(Box<TraceContext>),
+    /// A client's request or query was understood.
+    Asked {
+        /// The same for calls that ask for the same with other values.
+        kind: u64,
+        /// It is the first one that was seen on its connection.
+        first: bool,
+    },
     /// Bytes of the response were written by a server or read by a client (one edge for each transfer).
     Answer {
         /// First bytes of the response.

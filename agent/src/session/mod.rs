@@ -9,6 +9,7 @@ mod connection;
 mod effort;
 mod exchange;
 mod held;
+mod kind;
 mod orphan;
 mod plain;
 mod rest;

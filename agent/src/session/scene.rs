@@ -11,6 +11,7 @@ use spanwise_protocol::{Item, LostReason, What};
 
 use super::account::Account;
 use super::exchange::{DbSeen, Edge, Exchange, ExchangeKey, Outcome, RpcSeen, Signal, Task};
+use super::kind;
 use super::routes::Matched;
 use super::table::{Output, Who};
 use crate::conn::{ConnInfo, MessageName, Side};
@@ -195,9 +196,11 @@ impl Scene<'_> {
         if query.truncated {
             self.change.long_head = Some(self.direction_of(Flow::Request));
         }
-        if let Some(active) = self.find(number) {
-            active.db = Some(Box::new(DbSeen { query, answer: None }));
-        }
+        let kind = kind::of_query(&self.info.remote, &query);
+        let Some(active) = self.find(number) else { return };
+        active.db = Some(Box::new(DbSeen { query, answer: None }));
+        let key = active.key;
+        self.asks(key, kind);
     }
 
     /// Answers of databases are cut as a rule: of what is cut off only the end tells something, and that is seen.
@@ -287,11 +290,22 @@ impl Scene<'_> {
             }
         }
         let context = request.context.clone();
+        let calls = self.side == Side::Client;
+        let kind = if calls { kind::of_request(&self.info.remote, &request) } else { 0 };
         let Some(active) = self.find(number) else { return };
         active.request = Some(request);
         let key = active.key;
         if let Some(context) = context {
             self.signal(key, Edge::Context(context));
+        }
+        self.asks(key, kind);
+    }
+
+    /// A call is told to be of this kind.
+    fn asks(&mut self, key: ExchangeKey, kind: u64) {
+        if self.side == Side::Client {
+            let first = *self.completed == 0 && self.exchanges.len() == 1;
+            self.signal(key, Edge::Asked { kind, first });
         }
     }
 

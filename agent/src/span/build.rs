@@ -127,6 +127,7 @@ pub const fn source(source: ParentSource) -> &'static str {
         ParentSource::LastIn => "last_in",
         ParentSource::FirstInFirstOut => "first_in_first_out",
         ParentSource::StartOrder => "start_order",
+        ParentSource::InOrder => "in_order",
         ParentSource::Chain => "chain",
         ParentSource::Abstained => "abstained",
     }

@@ -51,6 +51,8 @@ pub enum ParentSource {
     FirstInFirstOut,
     /// The k-th call belongs to the k-th request.
     StartOrder,
+    /// On a chain from the request to its response, each message of it sent in the order in which those before were read.
+    InOrder,
     /// The call before it in the same chain has this parent.
     Chain,
     /// Evidence was there, but not enough: a root span with a link.

@@ -188,9 +188,20 @@ impl Feed {
         self.correlator.signal(Signal { key: ExchangeKey(key), side, task, at_ns: self.now, edge });
     }
 
-    /// What the request asks for.
-    pub fn asks(&mut self, key: u64, path: &str) {
-        self.open.get_mut(&key).unwrap().request.path = path.into();
+    /// What the request asks for; `first`: on its connection.
+    pub fn asks(&mut self, key: u64, path: &str, first: bool) {
+        let exchange = self.open.get_mut(&key).unwrap();
+        exchange.request.path = path.into();
+        let (side, task) = (exchange.side, exchange.task);
+        if side == Side::Client {
+            // As the session tells kinds: values in the path are all the same.
+            let kind = path
+                .bytes()
+                .filter(|byte| !byte.is_ascii_digit())
+                .fold(1, |kind, byte| kind * 31 + u64::from(byte));
+            let edge = Edge::Asked { kind, first };
+            self.correlator.signal(Signal { key: ExchangeKey(key), side, task, at_ns: self.now, edge });
+        }
     }
 
     /// What was read of its heads; of the answer a status, zero if it could not be read.
@@ -302,6 +313,10 @@ pub struct Sim {
     pub proxies: u32,
     /// Pause of each client between requests.
     pub think_ns: u64,
+    /// Handlers of an asyncio loop start a turn after their request was read.
+    pub late: bool,
+    /// Each call of a handler asks for something else.
+    pub paths: bool,
     pub seed: u64,
     pub settings: Settings,
 }
@@ -321,6 +336,8 @@ impl Sim {
             poll_port,
             proxies: 0,
             think_ns,
+            late: false,
+            paths: false,
             seed,
             settings: Settings::default(),
         }
@@ -459,6 +476,10 @@ impl Run<'_> {
                 let line = Line::tcp(client as u32, 8_000, Side::Server);
                 let key = self.feed.begin(Side::Server, self.who(tid), &line, position);
                 self.handlers.push(Handler { key, client, tid, step: 0, pending: 0 });
+                if self.sim.late {
+                    self.at(self.feed.now, Event::Timer(self.handlers.len() - 1));
+                    return None;
+                }
                 Some((self.handlers.len() - 1, tid))
             }
             Event::Timer(request) => {
@@ -571,6 +592,9 @@ impl Run<'_> {
         let position = self.position(1, number as usize);
         let line = Line::tcp(number, if polls { self.sim.poll_port } else { 9_000 }, Side::Client);
         let key = self.feed.begin(Side::Client, self.who(tid), &line, position);
+        let step = request.map_or(0, |request| self.handlers[request].step);
+        let path = if self.sim.paths { ["/a", "/b", "/c", "/d"][step % 4] } else { "/a" };
+        self.feed.asks(key, path, position == 100);
         self.truth.push((key, request.map(|request| self.handlers[request].key)));
         self.calls.push(Call { key, request, socket, tid });
         let time = self.feed.now + 100 * US + self.rng.below(10 * MS);

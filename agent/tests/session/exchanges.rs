@@ -17,7 +17,7 @@ fn both_ends_of_an_exchange() {
     bench.send(&mut server, OK);
     bench.recv(&mut client, OK);
 
-    let began = "client began server began";
+    let began = "client began asked server began";
     // The last byte comes with the first: one edge.
     assert_eq!(bench.edges().join(" "), format!("{began} whole answer whole answer"));
     let [served, called] = &bench.exchanges[..] else { panic!("not two: {:?}", bench.exchanges) };

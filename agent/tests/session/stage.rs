@@ -373,6 +373,7 @@ impl Bench {
             (Side::Client, Edge::Began { .. }) => "client began",
             (Side::Server, Edge::Began { .. }) => "server began",
             (_, Edge::Context(_)) => "context",
+            (_, Edge::Asked { .. }) => "asked",
             (_, Edge::Answer { first: true, last: true }) => "whole answer",
             (_, Edge::Answer { first: true, last: false }) => "first of answer",
             (_, Edge::Answer { first: false, last: true }) => "last of answer",

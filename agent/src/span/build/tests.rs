@@ -209,7 +209,8 @@ fn the_decision_is_carried_over() {
 #[test]
 fn every_source_has_its_own_word() {
     use ParentSource::*;
-    let all = [Root, Wire, Peer, Only, Thread, LastIn, FirstInFirstOut, StartOrder, Chain, Abstained];
+    let all =
+        [Root, Wire, Peer, Only, Thread, LastIn, FirstInFirstOut, StartOrder, InOrder, Chain, Abstained];
     let words: std::collections::BTreeSet<_> = all.into_iter().map(source).collect();
     assert_eq!(words.len(), all.len());
     assert!(words.contains("first_in_first_out"));

@@ -202,6 +202,9 @@ fn speaks(process: &Process, model: Model, call: &Node, request: &Node) -> Optio
         Model::Sibling => process.sibling.calibrator.speaks(),
         Model::Next => process.next.calibrator.speaks(),
         Model::StartOrder => process.start_order.calibrator.speaks(),
+        // What was concluded before a chain failed is void, even if the model is proven later.
+        Model::InOrder if call.failed_before != process.in_order.fails => None,
+        Model::InOrder => process.in_order.calibrator.speaks(),
         // Weighed before all others.
         Model::Goroutine => None,
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Correlator;
 use super::arena::Id;
-use super::models::{chain, first_in_first_out, last_in, only, thread};
+use super::models::{chain, first_in_first_out, in_order, last_in, only, thread};
 use super::node::{Model, Node, Parent, Start};
 use super::process::{Input, Process};
 use crate::conn::{ConnInfo, MessageName};
@@ -20,6 +20,11 @@ impl Correlator {
             Edge::Context(context) => {
                 if let Some(id) = self.keys.get(&key.0) {
                     self.context(*id, context);
+                }
+            }
+            Edge::Asked { kind, first } => {
+                if let Some(id) = self.keys.get(&key.0) {
+                    self.call_understood(*id, task, at_ns, kind, first);
                 }
             }
             Edge::Answer { first: _, last } => {
@@ -125,6 +130,10 @@ impl Correlator {
                 .thread(carrier(task), now_ns, bound, &mut self.counters.threads_crowded)
                 .read(Input::Request(id));
         }
+        let Process { threads, in_order: order, .. } = process;
+        if let Some(thread) = threads.get_mut(&owner(task)).filter(|_| task.task == 0) {
+            in_order::request(&mut self.nodes, &mut thread.inputs, order, id, alone, at_ns);
+        }
         if on_thread.is_err() {
             process.thread.against();
         }
@@ -151,7 +160,8 @@ impl Correlator {
         process.background.advance(at_ns, process.open.count);
         let orphan = process.open.count == 0;
         let Some(node) = self.nodes.get_mut(id) else { return };
-        let destination = process.background.call(self.seed.hash_one(&node.conn.remote), orphan);
+        let remote = self.seed.hash_one(&node.conn.remote);
+        let destination = process.background.call(remote, orphan);
         node.destination = destination;
         // What background explains is nobody's, even while a request is open: models are kept clean of it.
         let background = process.background.explains(destination);
@@ -170,6 +180,10 @@ impl Correlator {
         if orphan {
             return;
         }
+        let Process { threads, in_order: order, .. } = process;
+        if let Some(carrying) = threads.get_mut(&carrier(task)).filter(|_| task.task == 0 && !background) {
+            in_order::begins(&mut self.nodes, &mut carrying.inputs, order, id, remote, at_ns);
+        }
         let alone = only::name(&self.nodes, process);
         let in_order = if background { None } else { process.start_order.call_begins(&self.nodes) };
         process.undecided.push(id);
@@ -183,6 +197,17 @@ impl Correlator {
         self.claim(id, Model::Thread, on_thread);
         self.claim(id, Model::Only, alone);
         self.claim(id, Model::StartOrder, in_order.map(|(request, _)| request));
+    }
+
+    /// It is known what a call asks for.
+    fn call_understood(&mut self, id: Id, task: Task, at_ns: u64, kind: u64, first: bool) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        node.kind = kind;
+        let Some(process) = self.processes.get_mut(node.process) else { return };
+        let Process { threads, in_order: order, open, .. } = process;
+        if let Some(thread) = threads.get_mut(&carrier(task)).filter(|_| task.task == 0) {
+            in_order::understood(&mut self.nodes, &mut thread.inputs, order, id, first, open.begun, at_ns);
+        }
     }
 
     /// A model names a request for a call; confirmed or not when the call's answer is read.
@@ -230,6 +255,12 @@ impl Correlator {
         if last && !nobodys {
             let left = first_in_first_out::read(carrying, id, now_ns);
             process.first_in_first_out.overtaken(left);
+        }
+        if (first || last) && !nobodys && task.task == 0 {
+            let Process { threads, in_order: order, .. } = process;
+            if let Some(carrying) = threads.get_mut(&carrier(task)) {
+                in_order::answer(&mut self.nodes, &mut carrying.inputs, order, id, last, at_ns);
+            }
         }
         // A call with a certain parent still is evidence about the models; only claims need confirming.
         if thread::confirm(&mut self.nodes, process, id, Some(owner(task))) && first {
@@ -289,10 +320,16 @@ impl Correlator {
             node.kept_thread = kept;
         }
         let mut named = std::mem::take(&mut self.named);
-        let Process { threads, last_in: last, first_in_first_out: first, .. } = process;
+        let Process { threads, last_in: last, first_in_first_out: first, in_order: order, open, .. } =
+            process;
         if let Some(carrying) = threads.get_mut(&carrier(task)) {
             carrying.used_ns = now_ns;
             let several = carrying.sends();
+            if task.task == 0 {
+                let open = contested.then_some(open.count);
+                let inputs = &mut carrying.inputs;
+                in_order::closes(&mut self.nodes, inputs, order, id, open, now_ns, &mut named);
+            }
             let lifo = last_in::name(&mut self.nodes, carrying, last, id, contested);
             let fifo = first_in_first_out::name(&mut self.nodes, carrying, first, id, contested, now_ns);
             let score = fifo

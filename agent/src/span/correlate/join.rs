@@ -125,7 +125,8 @@ impl Joiner {
     /// The end will not be joined any more.
     pub(super) fn forget(&mut self, id: Id, node: &Node) {
         if let Some(name) = node.message {
-            if let Entry::Occupied(entry) = self.names.entry(name)
+            if !self.names.is_empty()
+                && let Entry::Occupied(entry) = self.names.entry(name)
                 && entry.get().1 == id
             {
                 entry.remove();

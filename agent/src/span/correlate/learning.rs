@@ -17,8 +17,8 @@ use crate::session::Side;
 /// How often waiting calls are looked at.
 const LOOK_NS: u64 = 50_000_000;
 /// Models that are scored, at which more than one call is looked at.
-const SCORED: [Model; 5] =
-    [Model::LastIn, Model::FirstInFirstOut, Model::Sibling, Model::Next, Model::StartOrder];
+const SCORED: [Model; 6] =
+    [Model::LastIn, Model::FirstInFirstOut, Model::Sibling, Model::Next, Model::StartOrder, Model::InOrder];
 
 /// Calls of a process that wait.
 #[derive(Debug, Default)]
@@ -46,6 +46,7 @@ impl Process {
             Model::Sibling => Some(&self.sibling.calibrator),
             Model::Next => Some(&self.next.calibrator),
             Model::StartOrder => Some(&self.start_order.calibrator),
+            Model::InOrder => Some(&self.in_order.calibrator),
             Model::Thread | Model::Only | Model::Goroutine => None,
         }
     }
@@ -59,6 +60,7 @@ impl Process {
             &self.sibling.calibrator,
             &self.next.calibrator,
             &self.start_order.calibrator,
+            &self.in_order.calibrator,
         ];
         scores.into_iter().filter(|score| score.proven()).count()
     }

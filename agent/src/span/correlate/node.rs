@@ -47,11 +47,12 @@ pub(super) enum Model {
     Sibling,
     Next,
     StartOrder,
+    InOrder,
     Goroutine,
 }
 
 impl Model {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Thread,
         Self::Only,
         Self::LastIn,
@@ -59,6 +60,7 @@ impl Model {
         Self::Sibling,
         Self::Next,
         Self::StartOrder,
+        Self::InOrder,
         Self::Goroutine,
     ];
 
@@ -70,6 +72,7 @@ impl Model {
             Self::FirstInFirstOut => ParentSource::FirstInFirstOut,
             Self::Sibling | Self::Next => ParentSource::Chain,
             Self::StartOrder => ParentSource::StartOrder,
+            Self::InOrder => ParentSource::InOrder,
             Self::Goroutine => ParentSource::Goroutine,
         }
     }
@@ -171,7 +174,7 @@ pub(super) struct Node {
     pub(super) orphan: bool,
     /// Several open requests carried its wire context in: models choose among them.
     pub(super) shared_context: bool,
-    pub(super) claims: [Claim; 8],
+    pub(super) claims: [Claim; 9],
     /// The answer was already given to a response by last in, first in first out.
     pub(super) taken: [bool; 2],
     /// What was called, roughly; zero until it has ended.
@@ -185,6 +188,11 @@ pub(super) struct Node {
     /// Calls sent after the same input.
     pub(super) sibling_before: Id,
     pub(super) sibling_after: Id,
+    /// What it followed from by *in order*, the request or the call answered before; and the request at the start of that chain.
+    pub(super) cause: Id,
+    pub(super) root: Id,
+    /// Chains of the process that had failed when this one was found to hold.
+    pub(super) failed_before: u32,
     /// The request that start order named a few calls before.
     pub(super) neighbour: Id,
     /// Index of the destination in the process's table.
@@ -247,7 +255,7 @@ impl Node {
             calls: Vec::new(),
             orphan: false,
             shared_context: false,
-            claims: [Claim::NONE; 8],
+            claims: [Claim::NONE; 9],
             taken: [false; 2],
             kind: 0,
             together: false,
@@ -255,6 +263,9 @@ impl Node {
             input: Id::NONE,
             sibling_before: Id::NONE,
             sibling_after: Id::NONE,
+            cause: Id::NONE,
+            root: Id::NONE,
+            failed_before: 0,
             neighbour: Id::NONE,
             destination: 0,
         }

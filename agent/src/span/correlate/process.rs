@@ -8,6 +8,7 @@ use super::calibrator::{Calibrator, Neighbours};
 use super::hash::{Map, Seed};
 use super::learning::Learning;
 use super::lineage::Lineage;
+use super::models::in_order::{Inputs, Order};
 use super::models::{StartOrder, ThreadScore};
 use super::node::Node;
 use super::settings::Settings;
@@ -61,6 +62,8 @@ pub(super) struct Thread {
     pub(super) sent: Id,
     /// Complete answers read and not yet given to a response.
     pub(super) answers: VecDeque<(u64, Id)>,
+    /// Messages read that led to nothing yet.
+    pub(super) inputs: Inputs,
     /// A response took an answer since the last one was read.
     pub(super) took: bool,
     /// Messages read that no call and no response followed yet, as far as can be told by counting.
@@ -75,6 +78,7 @@ impl Thread {
             input: Input::Nothing,
             sent: Id::NONE,
             answers: VecDeque::new(),
+            inputs: Inputs::new(),
             took: false,
             pending: 0,
             used_ns: 0,
@@ -161,6 +165,7 @@ pub(super) struct Process {
     pub(super) sibling: Score,
     pub(super) next: Score,
     pub(super) start_order: StartOrder,
+    pub(super) in_order: Order,
     /// Calls that wait for one of these to prove itself.
     pub(super) learning: Learning,
     /// Its tasks, once one was seen.
@@ -190,6 +195,7 @@ impl Process {
             sibling: Score::new(settings),
             next: Score::new(settings),
             start_order: StartOrder::new(Calibrator::new(settings.bar, settings.tolerance)),
+            in_order: Order::new(Calibrator::new(settings.chain_bar, settings.chain_tolerance)),
             learning: Learning::default(),
             lineage: None,
             used_ns: 0,

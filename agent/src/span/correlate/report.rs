@@ -31,7 +31,7 @@ pub(super) struct Counters {
     pub(super) learnt: u64,
 }
 
-const SOURCES: [(ParentSource, &str); 11] = [
+const SOURCES: [(ParentSource, &str); 12] = [
     (ParentSource::Root, "parent: root"),
     (ParentSource::Wire, "parent: wire"),
     (ParentSource::Peer, "parent: peer"),
@@ -41,6 +41,7 @@ const SOURCES: [(ParentSource, &str); 11] = [
     (ParentSource::LastIn, "parent: last in"),
     (ParentSource::FirstInFirstOut, "parent: first in first out"),
     (ParentSource::StartOrder, "parent: start order"),
+    (ParentSource::InOrder, "parent: in order"),
     (ParentSource::Chain, "parent: chain"),
     (ParentSource::Abstained, "parent: abstained"),
 ];
@@ -130,7 +131,7 @@ impl Correlator {
     }
 }
 
-fn report(process: &Process) -> [ModelReport; 9] {
+fn report(process: &Process) -> [ModelReport; 10] {
     let scored = |model, source, calibrator: &Calibrator| ModelReport {
         tgid: process.tgid,
         model,
@@ -173,6 +174,7 @@ fn report(process: &Process) -> [ModelReport; 9] {
             &process.first_in_first_out.mixed,
         ),
         scored("start order", ParentSource::StartOrder, &process.start_order.calibrator),
+        scored("in order", ParentSource::InOrder, &process.in_order.calibrator),
         scored("chain: sibling", ParentSource::Chain, &process.sibling.calibrator),
         scored("chain: next", ParentSource::Chain, &process.next.calibrator),
     ]

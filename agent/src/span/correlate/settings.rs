@@ -7,6 +7,10 @@ pub struct Settings {
     pub bar: f64,
     /// Share of named pairs estimated wrong above which a model is silent, whatever the bound says.
     pub tolerance: f64,
+    /// The same two for chains from a request to its response: those that do not end where they should are known, and name nothing.
+    pub chain_bar: f64,
+    /// See above.
+    pub chain_tolerance: f64,
     /// How long after a server's exchange ended its client's end may still turn up.
     pub peer_wait_ns: u64,
     /// How long a finished exchange may wait for its parent or trace id.
@@ -48,6 +52,8 @@ impl Default for Settings {
         Self {
             bar: 0.995,
             tolerance: 0.0003,
+            chain_bar: 0.99,
+            chain_tolerance: 0.003,
             peer_wait_ns: 10_000_000,
             hold_ns: 10_000_000_000,
             learn_wait_ns: 8_000_000_000,

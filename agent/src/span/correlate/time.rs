@@ -1,17 +1,12 @@
 //! Ends and deadlines: what is decided because nothing more can come, or because it waited long enough.
 
-use std::hash::{BuildHasher, Hash, Hasher};
-
 use super::Correlator;
 use super::arena::Id;
-use super::hash::Seed;
 use super::node::{Model, Parent};
 use super::process::Process;
 use crate::session::{Exchange, Side};
 use crate::span::ParentSource;
 
-/// Segments of a path that tell what it asks for.
-const SEGMENTS: usize = 8;
 /// Steps up a chain of parents before it counts as endless.
 const DEPTH: usize = 64;
 /// Threads unused for so long are forgotten, and how often that is looked at.
@@ -19,22 +14,6 @@ const SWEEP_NS: u64 = 5_000_000_000;
 /// Undecided calls of a process above which they are looked at less often.
 const MANY: usize = 1_024;
 const RARELY_NS: u64 = 100_000_000;
-
-/// What a call asked for, without what differs from call to call: segments of the path that hold a digit.
-fn kind(seed: Seed, exchange: &Exchange) -> u64 {
-    let mut hasher = seed.build_hasher();
-    exchange.request.method.hash(&mut hasher);
-    exchange.conn.remote.hash(&mut hasher);
-    for segment in exchange.request.path.split('/').take(SEGMENTS) {
-        let shape = if segment.bytes().any(|byte| byte.is_ascii_digit()) { "0" } else { segment };
-        shape.hash(&mut hasher);
-    }
-    if let Some(db) = &exchange.db {
-        db.query.operation.hash(&mut hasher);
-        db.query.summary.hash(&mut hasher);
-    }
-    hasher.finish() | 1
-}
 
 /// The client's end of an encrypted exchange is waited for so many times as long as another's.
 const SEALED_PATIENCE: u64 = 8;
@@ -60,9 +39,6 @@ impl Correlator {
         }
         if node.answer.first_ns != 0 {
             node.ended_ns = ended_ns;
-        }
-        if side == Side::Client {
-            node.kind = kind(self.seed, &exchange);
         }
         node.exchange = Some(exchange);
         let undecided = node.parent == Parent::Open;

@@ -2,9 +2,11 @@
 
 pub(super) mod chain;
 pub(super) mod first_in_first_out;
+pub(super) mod in_order;
 pub(super) mod last_in;
 pub(super) mod only;
 mod start_order;
+mod steps;
 pub(super) mod thread;
 
 pub(super) use start_order::StartOrder;
