@@ -34,6 +34,11 @@ pub(super) const CASES: &[Case] = &[
         run: |context| asks(context, Server::Asyncio, 1),
     },
     Case {
+        name: "databases_python/asyncio_8",
+        seconds: 90,
+        run: |context| asks(context, Server::Asyncio, 8),
+    },
+    Case {
         name: "databases_python/asyncio_32",
         seconds: 90,
         run: |context| asks(context, Server::Asyncio, 32),
