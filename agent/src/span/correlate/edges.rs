@@ -131,7 +131,9 @@ impl Correlator {
                 .read(Input::Request(id));
         }
         let Process { threads, in_order: order, .. } = process;
-        if let Some(thread) = threads.get_mut(&owner(task)).filter(|_| task.task == 0) {
+        if order.is_used()
+            && let Some(thread) = threads.get_mut(&owner(task)).filter(|_| task.task == 0)
+        {
             in_order::request(&mut self.nodes, &mut thread.inputs, order, id, alone, at_ns);
         }
         if on_thread.is_err() {
@@ -180,7 +182,10 @@ impl Correlator {
         if orphan {
             return;
         }
-        let Process { threads, in_order: order, .. } = process;
+        let Process { threads, in_order: order, unanswered, .. } = process;
+        if task.task == 0 && !background && order.comes_into_use() {
+            in_order::catch_up(&mut self.nodes, threads, order, unanswered);
+        }
         if let Some(carrying) = threads.get_mut(&carrier(task)).filter(|_| task.task == 0 && !background) {
             in_order::begins(&mut self.nodes, &mut carrying.inputs, order, id, remote, at_ns);
         }
@@ -325,7 +330,7 @@ impl Correlator {
         if let Some(carrying) = threads.get_mut(&carrier(task)) {
             carrying.used_ns = now_ns;
             let several = carrying.sends();
-            if task.task == 0 {
+            if task.task == 0 && order.is_used() {
                 let open = contested.then_some(open.count);
                 let inputs = &mut carrying.inputs;
                 in_order::closes(&mut self.nodes, inputs, order, id, open, now_ns, &mut named);

@@ -15,7 +15,9 @@ use std::collections::VecDeque;
 
 use super::super::arena::{Arena, Id};
 use super::super::calibrator::Calibrator;
+use super::super::hash::Map;
 use super::super::node::{Model, Node, Parent};
+use super::super::process::Thread;
 
 use super::steps::{Next, REQUEST, Steps};
 use crate::conn::ConnInfo;
@@ -85,6 +87,8 @@ pub(in super::super) struct Inputs {
 pub(in super::super) struct Order {
     pub(in super::super) calibrator: Calibrator,
     pub(in super::super) steps: Steps,
+    /// A request made a call: before that there is nothing to find out.
+    used: bool,
     late: Late,
     tried: u32,
     failed: u32,
@@ -174,6 +178,24 @@ impl Inputs {
     /// Nothing is left of earlier requests.
     fn clear(&mut self) {
         self.waiting.clear();
+    }
+}
+
+/// The requests that were read before the process made its first call, of which one makes it.
+#[cold]
+pub(in super::super) fn catch_up(
+    nodes: &mut Arena<Node>,
+    threads: &mut Map<u64, Thread>,
+    order: &mut Order,
+    requests: &VecDeque<Id>,
+) {
+    for request in requests {
+        let Some(node) = nodes.get(*request).filter(|node| node.unanswered()) else { continue };
+        let read_ns = node.began_ns;
+        // Of a task it would not be looked at.
+        if let Some(thread) = threads.get_mut(&node.thread) {
+            self::request(nodes, &mut thread.inputs, order, *request, false, read_ns);
+        }
     }
 }
 
@@ -327,6 +349,7 @@ impl Order {
         Self {
             calibrator,
             steps: Steps::default(),
+            used: false,
             late: Late::Nobody,
             tried: 0,
             failed: 0,
@@ -337,6 +360,16 @@ impl Order {
             responses: 0,
             fails: 0,
         }
+    }
+
+    /// Whether requests of the process make calls. What most servers at the end of a chain do is answer, which takes no model.
+    pub(in super::super) fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// A request makes a call. True for the first.
+    pub(in super::super) fn comes_into_use(&mut self) -> bool {
+        !std::mem::replace(&mut self.used, true)
     }
 
     /// Something is sent.
