@@ -93,13 +93,13 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         // Only in this mode is the hazard the reason of the failure, and only now is it worth the time to look.
         let hazards = |feature| Hazards::look(&[feature]).allows(feature);
         match (&error, lockdown()) {
-            (LoadError::Permission(_) | LoadError::Other(_), Some(Lockdown::Confidentiality)) => {
+            // The verifier says it in many ways: a helper that it does not know, a plane that is refused, a permission.
+            (_, Some(Lockdown::Confidentiality)) => {
                 hazards(Feature::KernelMemory).map_or_else(CliError::not_possible, |()| error.into())
             }
             _ => error.into(),
         }
     })?;
-    drop(locked_memory);
     // Their threads are made by one that has stepped back; this one, whose child the program of `run` will be, has not.
     let exporters = std::thread::scope(|scope| {
         let started = scope.spawn(|| {
@@ -121,6 +121,8 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         return Err(CliError::failed("the ring buffer of the BPF programs is missing"));
     };
     let instruments = Instruments::load(&mut kernel);
+    // Nothing is loaded after this.
+    drop(locked_memory);
     let mut live = Live {
         kernel,
         registry: Registry::new(Naming::from(settings)),

@@ -366,6 +366,7 @@ impl Kernel {
         let faults = Faults::from_env().unwrap_or_default();
         let probes = Probes::load(std::mem::take(&mut self.maps), wanted, &faults);
         self.probes = probes.programs().collect();
+        self.losses.extend(probes.lacking().map(str::to_owned));
         probes
     }
 

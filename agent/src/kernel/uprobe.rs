@@ -19,8 +19,12 @@ use aya::Ebpf;
 use thiserror::Error;
 
 use super::fault::{Faults, Kind};
+use super::probe;
 use calls::Kinds;
 pub use calls::Links;
+
+/// The helper that tells a program which place was hit.
+const COOKIE: &str = "bpf_get_attach_cookie";
 
 /// A place of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,7 @@ pub struct Probes {
     programs: HashMap<&'static str, OwnedFd>,
     refused: HashMap<&'static str, String>,
     maps: HashMap<String, OwnedFd>,
+    lacking: Option<String>,
 }
 
 impl Probes {
@@ -70,6 +75,15 @@ impl Probes {
     pub(super) fn load(maps: Maps, wanted: &[&'static str], faults: &Faults) -> Self {
         let mut probes = Self { maps: maps.0, ..Self::default() };
         if wanted.is_empty() {
+            return probes;
+        }
+        if faults.has(Kind::Helper, COOKIE) || !probe::attach_cookie() {
+            let why = format!("this kernel has no helper {COOKIE}, which came with Linux 5.15");
+            probes.lacking = Some(format!(
+                "{why}: nothing in programs and libraries can be probed, so what they encrypt is not read, and goroutines are not \
+                 followed"
+            ));
+            probes.refused.extend(wanted.iter().map(|name| (*name, why.clone())));
             return probes;
         }
         let linked = match object::linked(&probes.maps) {
@@ -120,6 +134,11 @@ impl Probes {
             return None;
         }
         Some(self.refused.get(program).map_or("it was not asked for at the start", String::as_str))
+    }
+
+    /// What this kernel lacks for all of them, and what that costs.
+    pub(super) fn lacking(&self) -> Option<&str> {
+        self.lacking.as_deref()
     }
 
     /// The programs again, for their counts.

@@ -207,6 +207,13 @@ fn helpers(context: &Context) -> Result<()> {
             "doctor does not say {name}"
         );
     }
+    // Of programs on user code: what is in clear is seen all the same.
+    const COOKIE: &str = "bpf_get_attach_cookie";
+    let fault = format!("helper:{COOKIE}");
+    ensure!(
+        wrong(&doctor(context, &fault)?).iter().any(|(_, sentence)| sentence.contains(COOKIE)),
+        "doctor does not say {COOKIE}"
+    );
     let all = HELPERS.map(|name| format!("helper:{name}")).join(",");
     Outcome::of(context, &all, "auto")?.goes_on(&all, "bpf_task_pt_regs")
 }
