@@ -137,7 +137,8 @@ impl Probes {
     }
 
     /// What this kernel lacks for all of them, and what that costs.
-    pub(super) fn lacking(&self) -> Option<&str> {
+    #[must_use]
+    pub fn lacking(&self) -> Option<&str> {
         self.lacking.as_deref()
     }
 

@@ -17,6 +17,7 @@ use crate::spans::{Kind, Spans};
 pub(super) const CASES: &[Case] = &[
     Case { name: "degradation/programs", seconds: 120, run: programs },
     Case { name: "degradation/offsets", seconds: 300, run: offsets },
+    Case { name: "degradation/programs_on_user_code", seconds: 60, run: programs_on_user_code },
     Case { name: "degradation/helpers", seconds: 60, run: helpers },
     Case { name: "degradation/maps", seconds: 60, run: maps },
     Case { name: "degradation/planes", seconds: 120, run: planes },
@@ -53,13 +54,17 @@ struct Outcome {
 
 impl Outcome {
     fn of(context: &Context, fault: &str, plane: &str) -> Result<Self> {
+        Self::of_program(context, fault, plane, EXCHANGES)
+    }
+
+    fn of_program(context: &Context, fault: &str, plane: &str, program: &str) -> Result<Self> {
         let file: PathBuf = context.dir.join("spans.jsonl");
         let _ = std::fs::remove_file(&file);
         let mut agent = Command::new(paths::agent()?);
         clean_environment(&mut agent);
         agent.env("SPANWISE_FAULT", fault).current_dir(&context.dir);
         agent.args(["run", "--plane", plane, "--exporter", "file", "--file"]).arg(&file).arg("--");
-        agent.arg(paths::need("python3")?).args(["-c", EXCHANGES]);
+        agent.arg(paths::need("python3")?).args(["-c", program]);
         let (status, _, stderr) = run("degraded", &mut agent, &context.dir, LIMIT)?;
         ensure!(!stderr.contains("panicked"), "the agent panicked with {fault}:\n{stderr}");
         let sentences =
@@ -161,6 +166,30 @@ fn programs(context: &Context) -> Result<()> {
         ensure!(usable(&report).first() == Some(&best), "{fault} costs the plane");
     }
     Ok(())
+}
+
+/// Programs for probes on user code: doctor says each that does not load, and the agent says it of a file that would get one.
+fn programs_on_user_code(context: &Context) -> Result<()> {
+    let text = std::fs::read_to_string(paths::root().join("common/src/names.rs"))?;
+    let quoted = text.lines().filter_map(|line| line.trim().strip_prefix("pub const ")?.split('"').nth(1));
+    let names: Vec<&str> = quoted
+        .filter(|name| ["tls_", "rustls_", "go_"].iter().any(|start| name.starts_with(start)))
+        .collect();
+    ensure!(names.len() > 12, "common/src/names.rs does not name the programs any more: {names:?}");
+    // No program needs another one, so one at a time shows what all at once do.
+    let faults: Vec<String> = names.iter().map(|name| format!("program:{name}")).collect();
+    let report = doctor(context, &faults.join(","))?;
+    let planes = usable(&report);
+    ensure!(!planes.is_empty() && planes == usable(&doctor(context, "")?), "it costs a plane: {planes:?}");
+    let said = wrong(&report);
+    for name in names {
+        let words = format!("program {name} does not load");
+        let count = said.iter().filter(|(_, sentence)| sentence.contains(&words)).count();
+        ensure!(count == 1, "doctor says of {name} {count} times that it does not load: {said:#?}");
+    }
+    let secure = format!("import ssl\n{EXCHANGES}time.sleep(1)\n");
+    let outcome = Outcome::of_program(context, "program:tls_enter", "auto", &secure)?;
+    outcome.goes_on("program:tls_enter", "no probes of openssl are attached: program tls_enter")
 }
 
 /// Every kernel member in turn: the sentence tells what is lost, and no more is lost.
