@@ -44,9 +44,11 @@ impl From<LoadError> for CliError {
                 });
                 Self::not_possible(format!("not permitted to load BPF programs ({what}): {why}"))
             }
-            LoadError::Refused { .. } | LoadError::Plane(_) | LoadError::Btf(_) | LoadError::Uring(_) => {
-                Self::not_possible(error.to_string())
-            }
+            LoadError::Refused { .. }
+            | LoadError::Plane(_)
+            | LoadError::Btf(_)
+            | LoadError::Uring(_)
+            | LoadError::Again => Self::not_possible(error.to_string()),
             LoadError::Other(what) => match privilege::advice(&what) {
                 Some(advice) => {
                     Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}"))
@@ -114,15 +116,15 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         })?
         .map_err(|error| CliError::usage(error.to_string()))?;
     let stop = Stop::listen()?;
-    for note in settings.notes.iter().chain(&kernel.losses) {
-        crate::tell!("spanwise: {note}");
-    }
     let Some(ring) = kernel.take_ring() else {
         return Err(CliError::failed("the ring buffer of the BPF programs is missing"));
     };
     let instruments = Instruments::load(&mut kernel);
     // Nothing is loaded after this.
     drop(locked_memory);
+    for note in settings.notes.iter().chain(&kernel.losses) {
+        crate::tell!("spanwise: {note}");
+    }
     let mut live = Live {
         kernel,
         registry: Registry::new(Naming::from(settings)),

@@ -134,10 +134,12 @@ impl Instruments {
             kernel.watch_code();
         }
         let hazards = Hazards::look(&[Feature::ReturnProbesUnderSeccomp]);
-        let returns = hazards.allows(Feature::ReturnProbesUnderSeccomp).is_ok();
+        let returns = hazards.allows(Feature::ReturnProbesUnderSeccomp);
+        let may = returns.is_ok();
+        kernel.losses.extend(returns.err().filter(|_| probes.lacking().is_none()));
         // Loading took some megabytes, and looking at files will.
         usage::give_back();
-        Self::start(instruments, probes, rules, returns)
+        Self::start(instruments, probes, rules, may)
     }
 
     /// Starts the thread. Without instruments there is none, and nothing costs anything.

@@ -19,6 +19,8 @@ use aya::Ebpf;
 use thiserror::Error;
 
 use super::fault::{Faults, Kind};
+use super::hazard::{Feature, Hazards};
+use super::maps::NO_USER_CODE;
 use super::probe;
 use calls::Kinds;
 pub use calls::Links;
@@ -71,20 +73,19 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Loads these programs, with the maps that were made. What the kernel refuses is told when it is wanted.
-    pub(super) fn load(maps: Maps, wanted: &[&'static str], faults: &Faults) -> Self {
+    /// Loads these programs, with the maps that were made. What the kernel refuses is told when it is wanted. `lost`: why there can be
+    /// none.
+    pub(super) fn load(maps: Maps, wanted: &[&'static str], faults: &Faults, lost: Option<String>) -> Self {
         let mut probes = Self { maps: maps.0, ..Self::default() };
         if wanted.is_empty() {
             return probes;
         }
+        if let Some(why) = lost {
+            return probes.without(wanted, why);
+        }
         if faults.has(Kind::Helper, COOKIE) || !probe::attach_cookie() {
             let why = format!("this kernel has no helper {COOKIE}, which came with Linux 5.15");
-            probes.lacking = Some(format!(
-                "{why}: nothing in programs and libraries can be probed, so what they encrypt is not read, and goroutines are not \
-                 followed"
-            ));
-            probes.refused.extend(wanted.iter().map(|name| (*name, why.clone())));
-            return probes;
+            return probes.without(wanted, format!("{why}: {NO_USER_CODE}"));
         }
         let linked = match object::linked(&probes.maps) {
             Ok(linked) => linked,
@@ -95,6 +96,9 @@ impl Probes {
         };
         probes.kinds = Kinds::try_out(faults.has(Kind::Helper, "uprobe_multi"));
         let multi = probes.kinds.multi;
+        if !multi && let Err(why) = Hazards::look(&[Feature::PerfProbes]).allows(Feature::PerfProbes) {
+            return probes.without(wanted, format!("{NO_USER_CODE}, because {why}"));
+        }
         let load = |name| match faults.has(Kind::Program, name) {
             true => Err("the kernel refuses it".to_owned()),
             false => object::load(&linked, name, multi),
@@ -113,6 +117,13 @@ impl Probes {
             }
         });
         probes
+    }
+
+    /// None of them, and why.
+    fn without(mut self, wanted: &[&'static str], why: String) -> Self {
+        self.refused.extend(wanted.iter().map(|name| (*name, why.clone())));
+        self.lacking = Some(why);
+        self
     }
 
     /// Whether probes stay possible once privileges have been given up only if `CAP_PERFMON` is kept.

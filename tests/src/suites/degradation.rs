@@ -22,6 +22,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "degradation/maps", seconds: 60, run: maps },
     Case { name: "degradation/planes", seconds: 120, run: planes },
     Case { name: "degradation/btf", seconds: 30, run: btf },
+    Case { name: "degradation/hazards", seconds: 60, run: hazards },
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -239,6 +240,7 @@ fn helpers(context: &Context) -> Result<()> {
     // Of programs on user code: what is in clear is seen all the same.
     const COOKIE: &str = "bpf_get_attach_cookie";
     let fault = format!("helper:{COOKIE}");
+    Outcome::of(context, &fault, "auto")?.goes_on(&fault, COOKIE)?;
     ensure!(
         wrong(&doctor(context, &fault)?).iter().any(|(_, sentence)| sentence.contains(COOKIE)),
         "doctor does not say {COOKIE}"
@@ -247,13 +249,92 @@ fn helpers(context: &Context) -> Result<()> {
     Outcome::of(context, &all, "auto")?.goes_on(&all, "bpf_task_pt_regs")
 }
 
-/// Every map is needed by all programs that see transfers.
+/// The maps of the BPF object, as docs/memory.md lists them (`governor/maps` holds that against the kernel).
+fn all_maps() -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(paths::root().join("docs/memory.md"))?;
+    let (table, _) = text.split_once("## In the agent").context("docs/memory.md has no two tables")?;
+    let names = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    Ok(names.filter(|name| !name.starts_with('.')).map(str::to_owned).collect())
+}
+
+/// A map that one feature fills costs that feature; the others are needed by all programs that see transfers.
 fn maps(context: &Context) -> Result<()> {
-    for name in ["EVENTS", "PROCS", "CONNS", "VERDICTS", "COUNTERS", "SCRATCH", "VECTORS", "URING"] {
+    const NEEDED: [&str; 10] = [
+        "EVENTS",
+        "CONNS",
+        "VERDICTS",
+        "PROCS",
+        "ENTERED",
+        "VECTORS",
+        "TRIAL",
+        "SCRATCH",
+        "GO_LAYOUTS",
+        "COUNTERS",
+    ];
+    let all = all_maps()?;
+    ensure!(all.len() > 20 && NEEDED.iter().all(|name| all.iter().any(|one| one == name)), "{all:?}");
+    let mut alone = 0;
+    for name in &all {
         let fault = format!("map:{name}");
         let outcome = Outcome::of(context, &fault, "auto")?;
-        outcome.gives_up(&fault, &[&format!("`{name}`"), "nothing can be captured"])?;
-        ensure!(outcome.spans.all.is_empty(), "{fault}: spans without a map");
+        if NEEDED.contains(&name.as_str()) {
+            outcome.gives_up(&fault, &[&format!("`{name}`"), "nothing can be captured"])?;
+            ensure!(outcome.spans.all.is_empty(), "{fault}: spans without a map");
+            continue;
+        }
+        alone += 1;
+        outcome.goes_on(&fault, &format!("map {name} cannot be made"))?;
+    }
+    for (name, cost) in [("URING", "io_uring"), ("OBJECTS", "what they encrypt is not read")] {
+        let words = format!("map {name} cannot be made");
+        let said = wrong(&doctor(context, &format!("map:{name}"))?);
+        let said: Vec<_> = said.iter().filter(|(_, sentence)| sentence.contains(&words)).collect();
+        ensure!(
+            said.len() == 1 && said.iter().all(|(_, one)| one.contains(cost)),
+            "doctor of {name}: {said:?}"
+        );
+    }
+    println!("    {} maps, {alone} of which cost one feature only", all.len());
+    Ok(())
+}
+
+/// Every hazard in turn, as if it did harm here: it is refused by its name, and no other is.
+fn hazards(context: &Context) -> Result<()> {
+    const KEYS: [&str; 7] = [
+        "kernel_memory",
+        "sockmap",
+        "uretprobe_seccomp",
+        "uprobe_nop5",
+        "uprobe_multi_pid",
+        "trampoline",
+        "perf_event",
+    ];
+    let refused = |report: &Value| -> Vec<String> {
+        let text =
+            |one: &Value, key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let findings = report.get("findings").and_then(Value::as_array).into_iter().flatten();
+        findings.filter(|one| text(one, "status") == "refused").map(|one| text(one, "key")).collect()
+    };
+    let usual = refused(&doctor(context, "")?);
+    for key in KEYS {
+        let (fault, key) = (format!("hazard:{key}"), format!("hazard.{key}"));
+        let now = refused(&doctor(context, &fault)?);
+        let added: Vec<_> = now.iter().filter(|one| !usual.contains(one)).collect();
+        ensure!(now.contains(&key), "{key} is not refused: {now:?}");
+        ensure!(added.iter().all(|one| **one == key), "{fault} refuses {added:?}");
+        ensure!(usual.iter().all(|one| now.contains(one)), "{fault}: of {usual:?} there is {now:?}");
+    }
+    // What uses such a feature goes without, and says so; the rest works.
+    Outcome::of(context, "hazard:trampoline", "fentry")?.gives_up(
+        "hazard:trampoline",
+        &["plane fentry cannot be used", "hazard.trampoline", "--plane auto"],
+    )?;
+    let secure = format!("import ssl\n{EXCHANGES}");
+    for (fault, key) in [
+        ("hazard:uretprobe_seccomp", "hazard.uretprobe_seccomp"),
+        ("helper:uprobe_multi,hazard:perf_event", "hazard.perf_event"),
+    ] {
+        Outcome::of_program(context, fault, "auto", &secure)?.goes_on(fault, key)?;
     }
     Ok(())
 }

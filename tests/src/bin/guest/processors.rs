@@ -214,7 +214,8 @@ impl Scene<'_> {
     /// What the agent says of OpenSSL, which it does only if something is wrong.
     fn why_no_tls(&self) -> Option<String> {
         let said = self.agent.proc.stderr();
-        let line = said.lines().find(|line| line.contains("no probes of openssl"))?;
+        let reasons = ["no probes of openssl", "nothing in programs and libraries can be probed"];
+        let line = said.lines().find(|line| reasons.iter().any(|reason| line.contains(reason)))?;
         Some(line.trim_start_matches("spanwise: ").to_owned())
     }
 
