@@ -175,7 +175,12 @@ pub extern "C" fn ship_chunk(pointer: u64, how: u64, buffer: u64, place: u64, at
     let object = unsafe { &*object };
     let task = golang::task_here((how >> 32) as u32);
     // With room for a masked offset and a masked length.
-    let mut tail = [0u8; 24];
+    let mut tail = [0u64; 2];
+    // Or the compiler calls a function that sets it to zero, which has stack of its own.
+    for word in &mut tail {
+        // SAFETY: a word of the array.
+        unsafe { core::ptr::write_volatile(word, 0) };
+    }
     // The ring gives room of sizes that are known beforehand only.
     let sent = if want < SMALL as u32 {
         ship::<SMALL>(object, &chunk, want, &task, &mut tail)
@@ -267,7 +272,7 @@ fn ship<const N: usize>(
     chunk: &Chunk,
     want: u32,
     task: &Task,
-    tail: &mut [u8; 24],
+    tail: &mut [u64; 2],
 ) -> Option<()> {
     let mut entry = EVENTS.reserve::<Record<N>>(0)?;
     let record = entry.as_mut_ptr();
@@ -290,11 +295,11 @@ fn ship<const N: usize>(
             }
         }
         if captured < moved {
-            let len = masked(if moved < TAIL as u32 { moved } else { TAIL as u32 }, 15);
-            let offset = masked(TAIL as u32 - len, 7);
+            let last = masked(if moved < TAIL as u32 { moved - 1 } else { TAIL as u32 - 1 }, 7);
+            let (len, offset) = (last + 1, masked(TAIL as u32 - 1 - last, 7));
             let from = buffer + u64::from(moved) - u64::from(len);
-            // SAFETY: at most 7 + 15 bytes into an array of 24.
-            if unsafe { user_bytes(tail.as_mut_ptr().add(offset as usize), len, from) } {
+            // SAFETY: at most 7 + 8 bytes into an array of 16.
+            if unsafe { user_bytes(tail.as_mut_ptr().cast::<u8>().add(offset as usize), len, from) } {
                 tail_len = len as u8;
             }
         }
@@ -334,8 +339,9 @@ fn ship<const N: usize>(
         direction: direction.0,
         library: (how >> 8) as u8,
         tail_len,
-        pad: [0; 5],
-        // SAFETY: eight bytes of 24.
+        // SAFETY: five bytes of 16, of the word that stays zero: constants would be a call.
+        pad: unsafe { core::ptr::read_volatile(tail.as_ptr().add(1).cast::<[u8; 5]>()) },
+        // SAFETY: eight bytes of 16.
         tail: unsafe { core::ptr::read_volatile(tail.as_ptr().cast::<[u8; TAIL]>()) },
     };
     // SAFETY: the record is ours until it is submitted.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use spanwise_tests::agent;
 use spanwise_tests::proc::capture;
@@ -89,6 +89,12 @@ fn judge(doctor: &Value, seen: &[Seen]) -> Result<String> {
     }
     let findings = doctor.get("findings").and_then(Value::as_array).context("doctor has no findings")?;
     let word = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // What a kernel has no hook or helper for is a gap; a program that its verifier does not like is a fault of the program.
+    if let Some(refused) =
+        findings.iter().find(|item| word(item, "sentence").contains("the kernel refuses it"))
+    {
+        bail!("doctor says: {}", word(refused, "sentence"));
+    }
     let lacking: Vec<String> = findings
         .iter()
         .filter(|item| word(item, "status") != "ok")

@@ -106,6 +106,7 @@ fn verifier(plane: &str, pids: &str, dir: &Path) {
 /// The verifier refused a program, which is a fault of the program. That a kernel has no such hook is none.
 fn is_fault(loss: &str) -> bool {
     loss.contains("does not load") && (loss.contains("processed") || loss.contains("BPF_PROG_LOAD"))
+        || loss.contains("is not loaded: the kernel refuses it")
         || loss.contains("does not attach")
 }
 
@@ -217,6 +218,9 @@ mod tests {
         let absent = "program x does not load (no BTF type `btf_trace_x`): splice is noticed late";
         assert!(!is_fault(absent));
         assert_eq!(short(absent), "program x does not load: splice is noticed late");
+        assert!(is_fault(
+            "libssl.so.3: no probes: program tls_leave is not loaded: the kernel refuses it (x) back-edge"
+        ));
         assert_eq!(short("this kernel has no struct net: equal"), "this kernel has no struct net: equal");
         assert_eq!(loads(&[], &["a".into()]).state, State::Ok);
         assert_eq!(loads(&[], &[]).state, State::Fault);
