@@ -114,12 +114,28 @@ pub fn top_of_stack(bits: u32, start: u64) -> Option<(u64, u64)> {
 
 #[inline(never)]
 fn running(number: u32, out: &mut Task) -> i32 {
+    running_here(number, out);
+    0
+}
+
+#[inline(always)]
+fn running_here(number: u32, out: &mut Task) {
     if let Some(layout) = GO_LAYOUTS.get(number)
         && let Some(g) = current(layout)
     {
         *out = of(layout, g);
     }
-    0
+}
+
+/// [`task`], without a function that has stack of its own.
+#[inline(always)]
+pub fn task_here(bits: u32) -> Task {
+    let mut task = Task::default();
+    let number = bits >> LAYOUT_SHIFT;
+    if number != 0 {
+        running_here(number - 1, &mut task);
+    }
+    task
 }
 
 /// A goroutine whose struct is at an address.

@@ -59,6 +59,17 @@ impl Memory {
         self.write(self.limit_file(), &bytes.to_string())
     }
 
+    /// Lets what is in it run on these processors only (version 2, where the controller is there).
+    pub fn confine(&self, processors: &str) -> Result<()> {
+        self.write("cpuset.cpus", processors)
+    }
+
+    /// A command that enters it and becomes another, whose words follow.
+    pub fn enter(&self) -> Vec<String> {
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.path.display());
+        ["sh", "-c", &script, "sh"].map(str::to_owned).into()
+    }
+
     /// How often the kernel killed something because of the limit.
     pub fn kills(&self) -> Result<u64> {
         let file = if self.second { "memory.events" } else { "memory.oom_control" };

@@ -24,6 +24,7 @@ mod http_servers;
 mod liar;
 mod losses;
 mod namespaces;
+mod optional;
 mod overrun;
 mod privileges;
 mod probes;
@@ -87,6 +88,7 @@ pub const SUITES: &[&[Case]] = &[
     overrun::CASES,
     bad_input::CASES,
     privileges::CASES,
+    optional::CASES,
     environment::CASES,
     hostile::CASES,
     liar::CASES,

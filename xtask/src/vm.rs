@@ -25,9 +25,9 @@ use table::{Report, State};
 const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.x"];
 /// What `cargo xtask test` tries: name of the test, series.
 pub(crate) const TESTS: [(&str, &str); 2] = [("vm/5.10", "5.10"), ("vm/7.x", "7.x")];
-/// Longest time for one kernel; a minute is usual on a machine that does nothing else. Whatever hangs inside is given up inside,
-/// by the VM's own time.
-const LIMIT: Duration = Duration::from_secs(900);
+/// Longest time for one kernel; two to five minutes are usual on a machine that does nothing else. Whatever hangs inside is given up
+/// inside, by the VM's own time.
+const LIMIT: Duration = Duration::from_secs(1_800);
 
 /// The `vm` task.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
@@ -166,12 +166,14 @@ impl Lab {
         report.seconds = begin.elapsed().as_secs();
         let count = |state: State| report.rows.iter().filter(|row| row.state == state).count();
         println!(
-            "vm: {}: {} ok, {} gaps, {} faults, in {} s",
+            "vm: {}: {} ok, {} gaps, {} faults, in {} s; inside: {}",
             report.kernel,
             count(State::Ok),
             count(State::Gap),
             count(State::Fault),
-            report.seconds
+            report.seconds,
+            // By its own clock, which another load of this machine does not slow down.
+            last_lines(&ended.output, 1).trim()
         );
         if report.faults().next().is_some() {
             println!("{}", ended.output);

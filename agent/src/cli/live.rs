@@ -44,9 +44,11 @@ impl From<LoadError> for CliError {
                 });
                 Self::not_possible(format!("not permitted to load BPF programs ({what}): {why}"))
             }
-            LoadError::Refused { .. } | LoadError::Plane(_) | LoadError::Btf(_) | LoadError::Uring(_) => {
-                Self::not_possible(error.to_string())
-            }
+            LoadError::Refused { .. }
+            | LoadError::Plane(_)
+            | LoadError::Btf(_)
+            | LoadError::Uring(_)
+            | LoadError::Again => Self::not_possible(error.to_string()),
             LoadError::Other(what) => match privilege::advice(&what) {
                 Some(advice) => {
                     Self::not_possible(format!("loading the BPF programs failed ({what}): {advice}"))
@@ -93,13 +95,13 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         // Only in this mode is the hazard the reason of the failure, and only now is it worth the time to look.
         let hazards = |feature| Hazards::look(&[feature]).allows(feature);
         match (&error, lockdown()) {
-            (LoadError::Permission(_) | LoadError::Other(_), Some(Lockdown::Confidentiality)) => {
+            // The verifier says it in many ways: a helper that it does not know, a plane that is refused, a permission.
+            (_, Some(Lockdown::Confidentiality)) => {
                 hazards(Feature::KernelMemory).map_or_else(CliError::not_possible, |()| error.into())
             }
             _ => error.into(),
         }
     })?;
-    drop(locked_memory);
     // Their threads are made by one that has stepped back; this one, whose child the program of `run` will be, has not.
     let exporters = std::thread::scope(|scope| {
         let started = scope.spawn(|| {
@@ -114,13 +116,15 @@ pub(super) fn trace(settings: &Settings, targets: Targets) -> Result<(), CliErro
         })?
         .map_err(|error| CliError::usage(error.to_string()))?;
     let stop = Stop::listen()?;
-    for note in settings.notes.iter().chain(&kernel.losses) {
-        crate::tell!("spanwise: {note}");
-    }
     let Some(ring) = kernel.take_ring() else {
         return Err(CliError::failed("the ring buffer of the BPF programs is missing"));
     };
     let instruments = Instruments::load(&mut kernel);
+    // Nothing is loaded after this.
+    drop(locked_memory);
+    for note in settings.notes.iter().chain(&kernel.losses) {
+        crate::tell!("spanwise: {note}");
+    }
     let mut live = Live {
         kernel,
         registry: Registry::new(Naming::from(settings)),

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn lines() {
-        let used = Used { cores: 0.62, resident: 300 * MIB, ring: 0.8 };
+        let used = Used { cores: 0.62, moving: 0.0, resident: 300 * MIB, ring: 0.8 };
         let budgets = Budgets { cores: Some(0.5), memory: Some(256 * MIB) };
         assert_eq!(
             up(Level::Half, Reason::Cpu, &used, &budgets),

@@ -116,8 +116,9 @@ pub enum Reason {
 pub struct Load {
     /// Of the CPU budget.
     pub cpu: f64,
-    /// Part of that which does not depend on what is traced.
-    pub idle: f64,
+    /// Part of that which grows with the transfers that are let in: not what the agent takes in any case, nor what new processes
+    /// cost.
+    pub moving: f64,
     /// Of the memory budget.
     pub memory: f64,
     /// Of what the ring may hold at a look.
@@ -135,8 +136,7 @@ impl Load {
     }
 
     fn is_calm(&self, growth: f64) -> bool {
-        let idle = self.idle.min(self.cpu);
-        let then = idle + (self.cpu - idle) * growth;
+        let then = self.cpu + self.moving.min(self.cpu) * (growth - 1.0);
         then < CALM && self.ring * growth < CALM && self.memory < CALM_MEMORY
     }
 }

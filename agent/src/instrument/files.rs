@@ -414,6 +414,8 @@ impl Files {
                         known.bits |= found.bits;
                         self.bits |= found.bits;
                     }
+                    // That there are no probes at all was said at the start.
+                    Err(_) if self.probes.lacking().is_some() => {}
                     Err(error) => {
                         self.say(format!("{}: no probes of {name} are attached: {error}", facts.path));
                     }

@@ -101,7 +101,21 @@ fn programs(instruments: &[Arc<dyn Instrument>]) -> Vec<&'static str> {
 
 /// Loads the programs of all instruments and attaches none, so that what the kernel says of them can be told.
 pub fn try_programs(kernel: &mut Kernel) {
-    drop(kernel.load_probes(&programs(&super::all())));
+    let instruments = super::all();
+    let names = programs(&instruments);
+    let probes = kernel.load_probes(&names);
+    if probes.lacking().is_some() {
+        return;
+    }
+    for name in names {
+        if let Some(why) = probes.refusal(name) {
+            let users = instruments.iter().filter(|one| one.programs().contains(&name));
+            let users = users.map(|one| one.name()).collect::<Vec<_>>().join(" or ");
+            kernel.losses.push(format!(
+                "program {name} does not load ({why}): files where {users} needs it get no probes"
+            ));
+        }
+    }
 }
 
 impl Instruments {
@@ -120,10 +134,12 @@ impl Instruments {
             kernel.watch_code();
         }
         let hazards = Hazards::look(&[Feature::ReturnProbesUnderSeccomp]);
-        let returns = hazards.allows(Feature::ReturnProbesUnderSeccomp).is_ok();
+        let returns = hazards.allows(Feature::ReturnProbesUnderSeccomp);
+        let may = returns.is_ok();
+        kernel.losses.extend(returns.err().filter(|_| probes.lacking().is_none()));
         // Loading took some megabytes, and looking at files will.
         usage::give_back();
-        Self::start(instruments, probes, rules, returns)
+        Self::start(instruments, probes, rules, may)
     }
 
     /// Starts the thread. Without instruments there is none, and nothing costs anything.

@@ -6,7 +6,7 @@
 /// The variable.
 pub const VARIABLE: &str = "SPANWISE_FAULT";
 
-const FORM: &str = "a list of btf, program:NAME, hook:NAME, map:NAME, offset:NAME, helper:NAME";
+const FORM: &str = "a list of btf, program:NAME, hook:NAME, map:NAME, offset:NAME, helper:NAME, hazard:NAME";
 
 /// What fails on purpose.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -28,6 +28,8 @@ pub enum Kind {
     Offset,
     /// A helper function is not there.
     Helper,
+    /// A feature does harm here.
+    Hazard,
 }
 
 impl Faults {
@@ -49,6 +51,7 @@ impl Faults {
                 Some(("map", _)) => Kind::Map,
                 Some(("offset", _)) => Kind::Offset,
                 Some(("helper", _)) => Kind::Helper,
+                Some(("hazard", _)) => Kind::Hazard,
                 _ => return Err(format!("{VARIABLE} (for tests only) has `{word}`; it must be {FORM}")),
             };
             let name = word.split_once(':').map_or("", |(_, name)| name);

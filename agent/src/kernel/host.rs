@@ -102,7 +102,7 @@ impl Host {
 
     /// Whether the kernel keeps a trampoline until nobody is in it any more.
     pub fn has_safe_trampolines(&self) -> bool {
-        self.has_function(SAFE_TRAMPOLINES)
+        !self.faults.has(Kind::Hazard, "trampoline") && keeps_trampolines(&self.btf)
     }
 
     /// What the completion of io_uring hands over.
@@ -123,6 +123,11 @@ impl Host {
     pub fn lacks(&self, global: &str) -> bool {
         self.offsets.get(global).is_none()
     }
+}
+
+/// Whether a kernel with these types keeps a trampoline until nobody is in it any more.
+pub(super) fn keeps_trampolines(btf: &Btf) -> bool {
+    btf.type_id_of_function(SAFE_TRAMPOLINES).is_some()
 }
 
 /// Forms of the tracepoint `io_uring_complete`.

@@ -14,8 +14,9 @@ use spanwise_common::{counters, names};
 use thiserror::Error;
 
 use super::btf::BtfError;
-use super::fault::{self, Faults};
+use super::fault::Faults;
 use super::host::Host;
+use super::maps::Lost;
 use super::object;
 use super::plane::{self, COMPANIONS, NO_URING, ON_DEMAND, Plane};
 use super::programs::{self, Refusal};
@@ -55,6 +56,9 @@ pub enum LoadError {
     /// The program that watches io_uring is refused: the others are to be loaded without it.
     #[error("{0}")]
     Uring(String),
+    /// A map is refused that the rest can do without: it is to be loaded with what is lost now.
+    #[error("it is to be loaded once more")]
+    Again,
     /// Anything else.
     #[error("loading the BPF programs failed: {0}")]
     Other(String),
@@ -106,6 +110,8 @@ pub struct Kernel {
     pub tells_exits: bool,
     splice_watched: bool,
     maps: uprobe::Maps,
+    /// Why there can be no programs on user code.
+    no_user_code: Option<String>,
     /// Programs on user code.
     probes: Vec<(&'static str, OwnedFd)>,
     /// Hook runs that the kernel skipped, as of taking the programs off.
@@ -179,18 +185,24 @@ impl Kernel {
         let uring = plane::uring(host);
         let plane = plane::candidates(asked).find(|plane| plane.obstacle(host).is_none());
         let calls = plane == Some(Plane::Kprobe);
-        match Self::load_with(asked, host, uring, calls) {
-            Err(LoadError::Uring(why)) => {
+        let mut lost = Lost::default();
+        loop {
+            let watched = uring.filter(|_| lost.uring.is_none());
+            match Self::load_with(asked, host, watched, calls, &mut lost) {
                 // The other programs must know that nobody watches, and what they know is fixed when they are loaded.
-                let mut kernel = Self::load_with(asked, host, None, calls)?;
-                kernel.losses.push(why);
-                Ok(kernel)
+                Err(LoadError::Uring(why)) if lost.uring.is_none() => lost.uring = Some(why),
+                Err(LoadError::Again) => {}
+                Err(error) => return Err(error),
+                Ok(mut kernel) => {
+                    if watched.is_none() && kernel.plane.sees_uring() {
+                        kernel.losses.push(lost.uring.unwrap_or_else(|| {
+                            format!("this kernel does not tell enough of completions: {NO_URING}")
+                        }));
+                    }
+                    kernel.no_user_code = lost.user_code;
+                    return Ok(kernel);
+                }
             }
-            Ok(mut kernel) if uring.is_none() && kernel.plane.sees_uring() => {
-                kernel.losses.push(format!("this kernel does not tell enough of completions: {NO_URING}"));
-                Ok(kernel)
-            }
-            result => result,
         }
     }
 
@@ -200,6 +212,7 @@ impl Kernel {
         host: &Host,
         uring: Option<Hooked>,
         calls: bool,
+        lost: &mut Lost,
     ) -> Result<Self, LoadError> {
         let blob = typed::blob(host.btf(), plane::hooks());
         let types = aya::Btf::parse(&blob, Endianness::default()).map_err(other)?;
@@ -214,10 +227,8 @@ impl Kernel {
         if !calls {
             loader.map_max_entries(names::ENTERED, 1);
         }
-        for map in host.faults().of(fault::Kind::Map) {
-            loader.map_max_entries(map, 0);
-        }
-        let mut ebpf = loader.load(object::bytes()).map_err(map_refused)?;
+        lost.apply(&mut loader, host.faults());
+        let mut ebpf = loader.load(object::bytes()).map_err(|error| map_refused(error, lost))?;
         let mut losses: Vec<String> = host.offsets.losses().chain(host.helpers.iter().cloned()).collect();
         let first = plane::candidates(asked).find(|plane| plane.obstacle(host).is_none());
         let long: Vec<Hooked> = first
@@ -230,7 +241,7 @@ impl Kernel {
         let plane = Self::choose(asked, host, &mut ebpf, &types)?;
         if plane == Plane::Kprobe && !calls {
             drop(ebpf);
-            return Self::load_with(asked, host, uring, true);
+            return Self::load_with(asked, host, uring, true, lost);
         }
         let mut programs: Vec<(Hooked, bool)> =
             plane.programs().iter().map(|hooked| (*hooked, true)).collect();
@@ -286,6 +297,7 @@ impl Kernel {
             tells_exits,
             splice_watched: false,
             maps,
+            no_user_code: None,
             probes: Vec::new(),
             skipped: 0,
         })
@@ -364,8 +376,10 @@ impl Kernel {
     /// Loads programs on user code. Can be done once.
     pub fn load_probes(&mut self, wanted: &[&'static str]) -> Probes {
         let faults = Faults::from_env().unwrap_or_default();
-        let probes = Probes::load(std::mem::take(&mut self.maps), wanted, &faults);
+        let lost = self.no_user_code.clone();
+        let probes = Probes::load(std::mem::take(&mut self.maps), wanted, &faults, lost);
         self.probes = probes.programs().collect();
+        self.losses.extend(probes.lacking().map(str::to_owned));
         probes
     }
 
@@ -530,7 +544,10 @@ fn try_plane(plane: Plane, host: &Host, ebpf: &mut Ebpf, types: &aya::Btf) -> Re
 }
 
 /// The library makes all maps at once; its error names the one that was refused.
-fn map_refused(error: aya::EbpfError) -> LoadError {
+fn map_refused(error: aya::EbpfError, lost: &mut Lost) -> LoadError {
+    if lost.take(&error) {
+        return LoadError::Again;
+    }
     if is_permission(&error) {
         return LoadError::Permission(chain(&error));
     }

@@ -10,6 +10,7 @@ pub mod hazard;
 pub mod host;
 pub mod load;
 pub mod mapping;
+mod maps;
 pub mod object;
 pub mod offsets;
 pub mod plane;

@@ -102,7 +102,7 @@ impl Plane {
         }
         if self == Self::Fentry && !host.has_safe_trampolines() {
             return Some(
-                "this kernel frees trampolines while they are in use, which can crash it (mended in Linux 5.12 and 5.10.28)"
+                "hazard.trampoline: this kernel frees trampolines while they are in use, which can crash it (mended in Linux 5.12 and 5.10.28)"
                     .to_owned(),
             );
         }

@@ -1,6 +1,6 @@
-//! Which helper functions this kernel has for typed hooks: each is tried with the smallest program that calls it.
+//! Which helper functions this kernel has for typed hooks, and for user code: each is tried with the smallest program that calls it.
 //!
-//! Comes in: the id of a tracepoint's type. Goes out: whether the verifier took the program. Nothing is attached.
+//! Comes in: the id of a tracepoint's type, for typed hooks. Goes out: whether the verifier took the program. Nothing is attached.
 
 use std::io;
 
@@ -35,6 +35,7 @@ struct Load {
 const _: () = assert!(size_of::<Load>() == 120);
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+const TYPE_KPROBE: u32 = 2;
 const TYPE_TRACING: u32 = 26;
 const ATTACH_RAW_TP: u32 = 23;
 
@@ -58,6 +59,7 @@ const fn call(helper: u32) -> u64 {
 const SOCKET_COOKIE: u32 = 46;
 const SKC_TO_TCP_SOCK: u32 = 137;
 const CURRENT_TASK_BTF: u32 = 158;
+const ATTACH_COOKIE: u32 = 174;
 const TASK_PT_REGS: u32 = 175;
 
 /// Whether `bpf_get_socket_cookie` can be called on a hook whose first argument is a sock.
@@ -75,27 +77,39 @@ pub(super) fn task_registers(hook: u32) -> bool {
     loads(hook, &[call(CURRENT_TASK_BTF), PASS_ON, call(TASK_PT_REGS), ZERO, EXIT])
 }
 
+/// Whether `bpf_get_attach_cookie` can be called by a program on user code, which is loaded like one on functions of the kernel.
+pub(super) fn attach_cookie() -> bool {
+    accepted(&Load { prog_type: TYPE_KPROBE, ..Load::default() }, &[call(ATTACH_COOKIE), ZERO, EXIT])
+}
+
 fn loads(hook: u32, program: &[u64]) -> bool {
-    match load(hook, program) {
+    let typed = Load {
+        prog_type: TYPE_TRACING,
+        expected_attach_type: ATTACH_RAW_TP,
+        attach_btf_id: hook,
+        ..Load::default()
+    };
+    accepted(&typed, program)
+}
+
+fn accepted(kind: &Load, program: &[u64]) -> bool {
+    match load(kind, program) {
         Ok(()) => true,
         // Before Linux 5.11 programs count as locked memory, and so do those of others.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             raise_locked_memory();
-            load(hook, program).is_ok()
+            load(kind, program).is_ok()
         }
         Err(_) => false,
     }
 }
 
-fn load(hook: u32, program: &[u64]) -> io::Result<()> {
+fn load(kind: &Load, program: &[u64]) -> io::Result<()> {
     let attr = Load {
-        prog_type: TYPE_TRACING,
         insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        expected_attach_type: ATTACH_RAW_TP,
-        attach_btf_id: hook,
-        ..Load::default()
+        ..*kind
     };
     // SAFETY: `attr` and what it points to are alive during the call, and as long as it says.
     #[expect(unsafe_code, reason = "system call")]

@@ -19,8 +19,14 @@ use aya::Ebpf;
 use thiserror::Error;
 
 use super::fault::{Faults, Kind};
+use super::hazard::{Feature, Hazards};
+use super::maps::NO_USER_CODE;
+use super::probe;
 use calls::Kinds;
 pub use calls::Links;
+
+/// The helper that tells a program which place was hit.
+const COOKIE: &str = "bpf_get_attach_cookie";
 
 /// A place of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +69,23 @@ pub struct Probes {
     programs: HashMap<&'static str, OwnedFd>,
     refused: HashMap<&'static str, String>,
     maps: HashMap<String, OwnedFd>,
+    lacking: Option<String>,
 }
 
 impl Probes {
-    /// Loads these programs, with the maps that were made. What the kernel refuses is told when it is wanted.
-    pub(super) fn load(maps: Maps, wanted: &[&'static str], faults: &Faults) -> Self {
+    /// Loads these programs, with the maps that were made. What the kernel refuses is told when it is wanted. `lost`: why there can be
+    /// none.
+    pub(super) fn load(maps: Maps, wanted: &[&'static str], faults: &Faults, lost: Option<String>) -> Self {
         let mut probes = Self { maps: maps.0, ..Self::default() };
         if wanted.is_empty() {
             return probes;
+        }
+        if let Some(why) = lost {
+            return probes.without(wanted, why);
+        }
+        if faults.has(Kind::Helper, COOKIE) || !probe::attach_cookie() {
+            let why = format!("this kernel has no helper {COOKIE}, which came with Linux 5.15");
+            return probes.without(wanted, format!("{why}: {NO_USER_CODE}"));
         }
         let linked = match object::linked(&probes.maps) {
             Ok(linked) => linked,
@@ -81,6 +96,9 @@ impl Probes {
         };
         probes.kinds = Kinds::try_out(faults.has(Kind::Helper, "uprobe_multi"));
         let multi = probes.kinds.multi;
+        if !multi && let Err(why) = Hazards::look(&[Feature::PerfProbes]).allows(Feature::PerfProbes) {
+            return probes.without(wanted, format!("{NO_USER_CODE}, because {why}"));
+        }
         let load = |name| match faults.has(Kind::Program, name) {
             true => Err("the kernel refuses it".to_owned()),
             false => object::load(&linked, name, multi),
@@ -99,6 +117,13 @@ impl Probes {
             }
         });
         probes
+    }
+
+    /// None of them, and why.
+    fn without(mut self, wanted: &[&'static str], why: String) -> Self {
+        self.refused.extend(wanted.iter().map(|name| (*name, why.clone())));
+        self.lacking = Some(why);
+        self
     }
 
     /// Whether probes stay possible once privileges have been given up only if `CAP_PERFMON` is kept.
@@ -120,6 +145,12 @@ impl Probes {
             return None;
         }
         Some(self.refused.get(program).map_or("it was not asked for at the start", String::as_str))
+    }
+
+    /// What this kernel lacks for all of them, and what that costs.
+    #[must_use]
+    pub fn lacking(&self) -> Option<&str> {
+        self.lacking.as_deref()
     }
 
     /// The programs again, for their counts.

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spanwise_common::conn::verdict;
 use spanwise_common::counters as count;
-use spanwise_common::event::{Direction, Kind, Plain, flags};
+use spanwise_common::event::{Direction, Kind, Plain, Task, flags};
 use spanwise_common::limits::{BUDGET_FRAMES, MAX_PAYLOAD, TAIL};
 
 use super::maps::{Address, OBJECTS, Object};
@@ -97,37 +97,64 @@ fn chunk(object: &mut Object, pointer: u64, how: u64, buffer: u64, moved: u32, a
     ship_chunk(pointer, begins, buffer, at(seq, first), at_ns);
     if long {
         let (next, rest) = (buffer + u64::from(first), moved.wrapping_sub(first));
-        further_records(pointer, how, next, at(seq.wrapping_add(first), rest), at_ns);
+        let rest = Rest { pointer, how, at_ns, from: next, left: rest, seq: seq.wrapping_add(first) };
+        further_records(rest);
     }
     Some(())
 }
 
-/// Records that one chunk of frames may take.
-const ROUNDS: u32 = 8;
+/// The rest of what one call was given for several TLS records, of a connection whose frames have heads anywhere.
+#[inline(always)]
+fn further_records(mut rest: Rest) {
+    // One after the other, not in a loop: of those before Linux 6.4 the verifier takes some layouts only, and the compiler chooses.
+    let over = rest.ship() || rest.ship() || rest.ship() || rest.ship() || rest.ship() || rest.ship();
+    if !over {
+        rest.ship_all();
+    }
+}
 
-/// The rest of what one call was given for several TLS records, of a connection whose frames have heads anywhere. Global functions,
-/// this one and the next: the verifier looks at them once, and not for every way to them.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn further_records(pointer: u64, how: u64, buffer: u64, place: u64, at_ns: u64) -> u32 {
-    let (mut from, mut left, mut seq) = (buffer, place as u32, (place >> 32) as u32);
-    for round in 1..ROUNDS {
-        let last = left < RECORD as u32 || round == ROUNDS - 1;
-        let len = if last { left } else { RECORD as u32 - 1 };
+/// What is left of a chunk.
+struct Rest {
+    pointer: u64,
+    how: u64,
+    at_ns: u64,
+    from: u64,
+    left: u32,
+    seq: u32,
+}
+
+impl Rest {
+    /// Ships a record of it. Whether that was the last.
+    #[inline(always)]
+    fn ship(&mut self) -> bool {
+        if self.left < RECORD as u32 {
+            self.ship_all();
+            return true;
+        }
+        let len = RECORD as u32 - 1;
+        self.tell(len);
+        self.from += u64::from(len);
+        self.left = self.left.wrapping_sub(len);
+        self.seq = self.seq.wrapping_add(len);
+        false
+    }
+
+    /// Ships all of it as one record, which may be cut.
+    #[inline(always)]
+    fn ship_all(&mut self) {
+        self.tell(self.left);
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, len: u32) {
         // It is a record like that of another chunk.
         if let Some(counters) = counters() {
             counters[count::PLAIN_SEEN as usize] += 1;
         }
         let want = if len >= RECORD as u32 { RECORD as u32 - 1 } else { len };
-        ship_chunk(pointer, how | u64::from(want) << WANT_SHIFT, from, at(seq, len), at_ns);
-        if last {
-            break;
-        }
-        from += u64::from(len);
-        left = left.wrapping_sub(len);
-        seq = seq.wrapping_add(len);
+        let how = self.how | u64::from(want) << WANT_SHIFT;
+        ship_chunk(self.pointer, how, self.from, at(self.seq, len), self.at_ns);
     }
-    1
 }
 
 /// Position and length of what is told.
@@ -136,26 +163,35 @@ fn at(seq: u32, len: u32) -> u64 {
     u64::from(seq) << 32 | u64::from(len)
 }
 
-/// Ships a chunk, or a part of one.
+/// Ships a chunk, or a part of one. A global function: the verifier looks at it once, and not for every way to it. Before Linux 6.13 all
+/// functions that call each other have 512 bytes of stack together, so what every size of record needs is here, once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ship_chunk(pointer: u64, how: u64, buffer: u64, place: u64, at_ns: u64) -> u32 {
-    let (Some(object), Some(counters)) = (OBJECTS.get_ptr_mut(&address_of(pointer, how)), counters()) else {
-        return 0;
-    };
+    let Some(object) = OBJECTS.get_ptr_mut(&address_of(pointer, how)) else { return 0 };
     let want = (how >> WANT_SHIFT) as u32 & 0xffff;
     let chunk = Chunk { how, buffer, moved: place as u32, seq: (place >> 32) as u32, at_ns };
     // SAFETY: map values stay valid while the program runs.
     let object = unsafe { &*object };
+    let task = golang::task_here((how >> 32) as u32);
+    // With room for a masked offset and a masked length.
+    let mut tail = [0u64; 2];
+    // Or the compiler calls a function that sets it to zero, which has stack of its own.
+    for word in &mut tail {
+        // SAFETY: a word of the array.
+        unsafe { core::ptr::write_volatile(word, 0) };
+    }
     // The ring gives room of sizes that are known beforehand only.
     let sent = if want < SMALL as u32 {
-        ship::<SMALL>(object, &chunk, want)
+        ship::<SMALL>(object, &chunk, want, &task, &mut tail)
     } else if want < MAX_PAYLOAD as u32 {
-        ship::<MAX_PAYLOAD>(object, &chunk, want)
+        ship::<MAX_PAYLOAD>(object, &chunk, want, &task, &mut tail)
     } else {
-        ship::<RECORD>(object, &chunk, want)
+        ship::<RECORD>(object, &chunk, want, &task, &mut tail)
     };
-    counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+    if let Some(counters) = counters() {
+        counters[if sent.is_some() { count::PLAIN_SHIPPED } else { count::PLAIN_FULL } as usize] += 1;
+    }
     1
 }
 
@@ -231,7 +267,13 @@ struct Record<const N: usize> {
 }
 
 #[inline(always)]
-fn ship<const N: usize>(object: &Object, chunk: &Chunk, want: u32) -> Option<()> {
+fn ship<const N: usize>(
+    object: &Object,
+    chunk: &Chunk,
+    want: u32,
+    task: &Task,
+    tail: &mut [u64; 2],
+) -> Option<()> {
     let mut entry = EVENTS.reserve::<Record<N>>(0)?;
     let record = entry.as_mut_ptr();
     let Chunk { how, buffer, moved, seq, at_ns } = *chunk;
@@ -239,8 +281,6 @@ fn ship<const N: usize>(object: &Object, chunk: &Chunk, want: u32) -> Option<()>
     let want = if want >= N as u32 { N as u32 - 1 } else { want };
     let mut bits = 0;
     let mut captured = 0;
-    // With room for a masked offset and a masked length.
-    let mut tail = [0u8; 24];
     let mut tail_len = 0;
     if how & UNREAD != 0 {
         bits |= flags::NO_BUFFER;
@@ -255,11 +295,11 @@ fn ship<const N: usize>(object: &Object, chunk: &Chunk, want: u32) -> Option<()>
             }
         }
         if captured < moved {
-            let len = masked(if moved < TAIL as u32 { moved } else { TAIL as u32 }, 15);
-            let offset = masked(TAIL as u32 - len, 7);
+            let last = masked(if moved < TAIL as u32 { moved - 1 } else { TAIL as u32 - 1 }, 7);
+            let (len, offset) = (last + 1, masked(TAIL as u32 - 1 - last, 7));
             let from = buffer + u64::from(moved) - u64::from(len);
-            // SAFETY: at most 7 + 15 bytes into an array of 24.
-            if unsafe { user_bytes(tail.as_mut_ptr().add(offset as usize), len, from) } {
+            // SAFETY: at most 7 + 8 bytes into an array of 16.
+            if unsafe { user_bytes(tail.as_mut_ptr().cast::<u8>().add(offset as usize), len, from) } {
                 tail_len = len as u8;
             }
         }
@@ -287,7 +327,7 @@ fn ship<const N: usize>(object: &Object, chunk: &Chunk, want: u32) -> Option<()>
         header,
         object: object.id,
         cookie: object.cookie,
-        task: golang::task((how >> 32) as u32),
+        task: *task,
         seq,
         len: moved,
         captured,
@@ -299,8 +339,9 @@ fn ship<const N: usize>(object: &Object, chunk: &Chunk, want: u32) -> Option<()>
         direction: direction.0,
         library: (how >> 8) as u8,
         tail_len,
-        pad: [0; 5],
-        // SAFETY: eight bytes of 24.
+        // SAFETY: five bytes of 16, of the word that stays zero: constants would be a call.
+        pad: unsafe { core::ptr::read_volatile(tail.as_ptr().add(1).cast::<[u8; 5]>()) },
+        // SAFETY: eight bytes of 16.
         tail: unsafe { core::ptr::read_volatile(tail.as_ptr().cast::<[u8; TAIL]>()) },
     };
     // SAFETY: the record is ours until it is submitted.

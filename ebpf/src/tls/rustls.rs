@@ -359,10 +359,9 @@ pub extern "C" fn rustls_ship(pointer: u64, how: u64, from: u64, len: u64, at_ns
 }
 
 /// One piece: of `rest`, the lower half is how many bytes are left of the plaintext, the upper how many are left out before. Returns the
-/// rest behind it. A global function too: the verifier looks at one piece.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn rustls_piece(pointer: u64, how: u64, piece: u64, rest: u64, at_ns: u64) -> u64 {
+/// rest behind it. It has no stack of its own, which there is little of before Linux 6.13.
+#[inline(always)]
+fn rustls_piece(pointer: u64, how: u64, piece: u64, rest: u64, at_ns: u64) -> u64 {
     let (left, skip) = (rest & 0xffff_ffff, rest >> 32);
     let (Some(at), Some(len)) = (word(piece), word(piece + 8)) else { return left };
     if skip >= len {

@@ -17,10 +17,12 @@ use crate::spans::{Kind, Spans};
 pub(super) const CASES: &[Case] = &[
     Case { name: "degradation/programs", seconds: 120, run: programs },
     Case { name: "degradation/offsets", seconds: 300, run: offsets },
+    Case { name: "degradation/programs_on_user_code", seconds: 60, run: programs_on_user_code },
     Case { name: "degradation/helpers", seconds: 60, run: helpers },
     Case { name: "degradation/maps", seconds: 60, run: maps },
     Case { name: "degradation/planes", seconds: 120, run: planes },
     Case { name: "degradation/btf", seconds: 30, run: btf },
+    Case { name: "degradation/hazards", seconds: 60, run: hazards },
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -53,13 +55,17 @@ struct Outcome {
 
 impl Outcome {
     fn of(context: &Context, fault: &str, plane: &str) -> Result<Self> {
+        Self::of_program(context, fault, plane, EXCHANGES)
+    }
+
+    fn of_program(context: &Context, fault: &str, plane: &str, program: &str) -> Result<Self> {
         let file: PathBuf = context.dir.join("spans.jsonl");
         let _ = std::fs::remove_file(&file);
         let mut agent = Command::new(paths::agent()?);
         clean_environment(&mut agent);
         agent.env("SPANWISE_FAULT", fault).current_dir(&context.dir);
         agent.args(["run", "--plane", plane, "--exporter", "file", "--file"]).arg(&file).arg("--");
-        agent.arg(paths::need("python3")?).args(["-c", EXCHANGES]);
+        agent.arg(paths::need("python3")?).args(["-c", program]);
         let (status, _, stderr) = run("degraded", &mut agent, &context.dir, LIMIT)?;
         ensure!(!stderr.contains("panicked"), "the agent panicked with {fault}:\n{stderr}");
         let sentences =
@@ -163,6 +169,30 @@ fn programs(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Programs for probes on user code: doctor says each that does not load, and the agent says it of a file that would get one.
+fn programs_on_user_code(context: &Context) -> Result<()> {
+    let text = std::fs::read_to_string(paths::root().join("common/src/names.rs"))?;
+    let quoted = text.lines().filter_map(|line| line.trim().strip_prefix("pub const ")?.split('"').nth(1));
+    let names: Vec<&str> = quoted
+        .filter(|name| ["tls_", "rustls_", "go_"].iter().any(|start| name.starts_with(start)))
+        .collect();
+    ensure!(names.len() > 12, "common/src/names.rs does not name the programs any more: {names:?}");
+    // No program needs another one, so one at a time shows what all at once do.
+    let faults: Vec<String> = names.iter().map(|name| format!("program:{name}")).collect();
+    let report = doctor(context, &faults.join(","))?;
+    let planes = usable(&report);
+    ensure!(!planes.is_empty() && planes == usable(&doctor(context, "")?), "it costs a plane: {planes:?}");
+    let said = wrong(&report);
+    for name in names {
+        let words = format!("program {name} does not load");
+        let count = said.iter().filter(|(_, sentence)| sentence.contains(&words)).count();
+        ensure!(count == 1, "doctor says of {name} {count} times that it does not load: {said:#?}");
+    }
+    let secure = format!("import ssl\n{EXCHANGES}time.sleep(1)\n");
+    let outcome = Outcome::of_program(context, "program:tls_enter", "auto", &secure)?;
+    outcome.goes_on("program:tls_enter", "no probes of openssl are attached: program tls_enter")
+}
+
 /// Every kernel member in turn: the sentence tells what is lost, and no more is lost.
 fn offsets(context: &Context) -> Result<()> {
     let list = std::fs::read_to_string(paths::root().join("common/src/offsets.rs"))?;
@@ -207,17 +237,104 @@ fn helpers(context: &Context) -> Result<()> {
             "doctor does not say {name}"
         );
     }
+    // Of programs on user code: what is in clear is seen all the same.
+    const COOKIE: &str = "bpf_get_attach_cookie";
+    let fault = format!("helper:{COOKIE}");
+    Outcome::of(context, &fault, "auto")?.goes_on(&fault, COOKIE)?;
+    ensure!(
+        wrong(&doctor(context, &fault)?).iter().any(|(_, sentence)| sentence.contains(COOKIE)),
+        "doctor does not say {COOKIE}"
+    );
     let all = HELPERS.map(|name| format!("helper:{name}")).join(",");
     Outcome::of(context, &all, "auto")?.goes_on(&all, "bpf_task_pt_regs")
 }
 
-/// Every map is needed by all programs that see transfers.
+/// The maps of the BPF object, as docs/memory.md lists them (`governor/maps` holds that against the kernel).
+fn all_maps() -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(paths::root().join("docs/memory.md"))?;
+    let (table, _) = text.split_once("## In the agent").context("docs/memory.md has no two tables")?;
+    let names = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    Ok(names.filter(|name| !name.starts_with('.')).map(str::to_owned).collect())
+}
+
+/// A map that one feature fills costs that feature; the others are needed by all programs that see transfers.
 fn maps(context: &Context) -> Result<()> {
-    for name in ["EVENTS", "PROCS", "CONNS", "VERDICTS", "COUNTERS", "SCRATCH", "VECTORS", "URING"] {
+    const NEEDED: [&str; 10] = [
+        "EVENTS",
+        "CONNS",
+        "VERDICTS",
+        "PROCS",
+        "ENTERED",
+        "VECTORS",
+        "TRIAL",
+        "SCRATCH",
+        "GO_LAYOUTS",
+        "COUNTERS",
+    ];
+    let all = all_maps()?;
+    ensure!(all.len() > 20 && NEEDED.iter().all(|name| all.iter().any(|one| one == name)), "{all:?}");
+    let mut alone = 0;
+    for name in &all {
         let fault = format!("map:{name}");
         let outcome = Outcome::of(context, &fault, "auto")?;
-        outcome.gives_up(&fault, &[&format!("`{name}`"), "nothing can be captured"])?;
-        ensure!(outcome.spans.all.is_empty(), "{fault}: spans without a map");
+        if NEEDED.contains(&name.as_str()) {
+            outcome.gives_up(&fault, &[&format!("`{name}`"), "nothing can be captured"])?;
+            ensure!(outcome.spans.all.is_empty(), "{fault}: spans without a map");
+            continue;
+        }
+        alone += 1;
+        outcome.goes_on(&fault, &format!("map {name} cannot be made"))?;
+    }
+    for (name, cost) in [("URING", "io_uring"), ("OBJECTS", "what they encrypt is not read")] {
+        let words = format!("map {name} cannot be made");
+        let said = wrong(&doctor(context, &format!("map:{name}"))?);
+        let said: Vec<_> = said.iter().filter(|(_, sentence)| sentence.contains(&words)).collect();
+        ensure!(
+            said.len() == 1 && said.iter().all(|(_, one)| one.contains(cost)),
+            "doctor of {name}: {said:?}"
+        );
+    }
+    println!("    {} maps, {alone} of which cost one feature only", all.len());
+    Ok(())
+}
+
+/// Every hazard in turn, as if it did harm here: it is refused by its name, and no other is.
+fn hazards(context: &Context) -> Result<()> {
+    const KEYS: [&str; 7] = [
+        "kernel_memory",
+        "sockmap",
+        "uretprobe_seccomp",
+        "uprobe_nop5",
+        "uprobe_multi_pid",
+        "trampoline",
+        "perf_event",
+    ];
+    let refused = |report: &Value| -> Vec<String> {
+        let text =
+            |one: &Value, key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let findings = report.get("findings").and_then(Value::as_array).into_iter().flatten();
+        findings.filter(|one| text(one, "status") == "refused").map(|one| text(one, "key")).collect()
+    };
+    let usual = refused(&doctor(context, "")?);
+    for key in KEYS {
+        let (fault, key) = (format!("hazard:{key}"), format!("hazard.{key}"));
+        let now = refused(&doctor(context, &fault)?);
+        let added: Vec<_> = now.iter().filter(|one| !usual.contains(one)).collect();
+        ensure!(now.contains(&key), "{key} is not refused: {now:?}");
+        ensure!(added.iter().all(|one| **one == key), "{fault} refuses {added:?}");
+        ensure!(usual.iter().all(|one| now.contains(one)), "{fault}: of {usual:?} there is {now:?}");
+    }
+    // What uses such a feature goes without, and says so; the rest works.
+    Outcome::of(context, "hazard:trampoline", "fentry")?.gives_up(
+        "hazard:trampoline",
+        &["plane fentry cannot be used", "hazard.trampoline", "--plane auto"],
+    )?;
+    let secure = format!("import ssl\n{EXCHANGES}");
+    for (fault, key) in [
+        ("hazard:uretprobe_seccomp", "hazard.uretprobe_seccomp"),
+        ("helper:uprobe_multi,hazard:perf_event", "hazard.perf_event"),
+    ] {
+        Outcome::of_program(context, fault, "auto", &secure)?.goes_on(fault, key)?;
     }
     Ok(())
 }

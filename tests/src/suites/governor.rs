@@ -94,7 +94,7 @@ fn cpu(context: &Context) -> Result<()> {
     let app = Setup::new(Kind::Nginx, &context.dir).start()?;
     // A process that makes others all the time.
     let mut shell = Command::new("sh");
-    shell.args(["-c", "while :; do sleep 8 & sleep 1.5; done"]);
+    shell.args(["-c", "while :; do sleep 8 & sleep 0.6; done"]);
     let shell = Proc::start("forks", &mut shell, &context.dir)?;
     let pids = [app.pids(), vec![shell.pid()]].concat();
     let agent = Agent::attach(&context.dir, &pids, &Options::default().arg(&["--max-cpu", "2%"]))?;

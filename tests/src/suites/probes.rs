@@ -31,6 +31,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "probes/loaded_late", seconds: 60, run: loaded_late },
     Case { name: "probes/other_mount_namespace", seconds: 60, run: other_mount_namespace },
     Case { name: "probes/deleted", seconds: 60, run: deleted },
+    Case { name: "probes/deleted_without_capability", seconds: 60, run: deleted_without_capability },
     Case { name: "probes/few_capabilities", seconds: 60, run: few_capabilities },
     Case { name: "probes/stack_growth", seconds: 120, run: stack_growth },
     Case { name: "probes/hundred", seconds: 60, run: |context| hundred(context, Kind::Links) },
@@ -251,6 +252,27 @@ fn deleted(context: &Context) -> Result<()> {
     expect(&agent, 0, "a program without a name", (100, sum(100)))?;
     expect(&agent, 1, "a library without a name", (50, sum(50)))?;
     agent.stop()?;
+    Ok(())
+}
+
+/// Without `CAP_CHECKPOINT_RESTORE` a library that was deleted cannot be opened: it is named, and the program has its probes.
+fn deleted_without_capability(context: &Context) -> Result<()> {
+    let (built, lib) = (program(context, "program")?, library(context, "libtrial.so")?);
+    let mut told = start(context, &built)?;
+    told.tell(&format!("load {}", lib.display()))?;
+    fs::remove_file(&lib)?;
+    let user = privileges::as_user(65_534, &privileges::SET);
+    let user: Vec<&str> = user.iter().map(String::as_str).collect();
+    let copy = privileges::copy(context)?;
+    let options = options(Kind::Links, "program:work,libtrial:lib_work").program(&copy).under(&user);
+    let agent = Agent::attach(&context.dir, &told.proc.pids(), &options)?;
+    told.tell("work 100")?;
+    told.tell("lib 50")?;
+    expect(&agent, 0, "the program", (100, sum(100)))?;
+    let said = agent.stop()?.stderr;
+    let sentences = said.lines().filter(|line| line.contains("CAP_CHECKPOINT_RESTORE"));
+    let named: Vec<_> = sentences.filter(|line| line.contains("libtrial.so")).collect();
+    ensure!(named.len() == 1, "it does not say once what is lost:\n{said}");
     Ok(())
 }
 

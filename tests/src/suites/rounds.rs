@@ -1,5 +1,5 @@
-//! Again and again. In: an agent that is killed 50 times under load, one that comes and goes, 4,000 short-lived processes
-//! (10,000 at full size), half a minute of everything at once (a minute). Out: no failed request, and nothing that grows.
+//! Again and again. In: an agent that is killed 50 times under load, one that comes and goes 40 times (1,000 at full size), 4,000
+//! short-lived processes (10,000), half a minute of everything at once (a minute). Out: no failed request, and nothing that grows.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::runner::{Case, Context, full};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "rounds/kill9", seconds: 300, run: |context| again(context, 50, End::Killed) },
-    // `cargo xtask harm --rounds 1000` makes more of them.
-    Case { name: "rounds/attach", seconds: 300, run: |context| again(context, 40, End::Asked) },
+    // A round takes a third of a second, so at full size it is minutes.
+    Case { name: "rounds/attach", seconds: 1_200, run: attach },
     Case { name: "rounds/processes", seconds: 300, run: processes },
     // `cargo xtask soak` takes an hour.
     Case { name: "rounds/soak", seconds: 180, run: soak },
@@ -21,6 +21,10 @@ fn again(context: &Context, count: u64, end: End) -> Result<()> {
     let shown = rounds::rounds(&context.dir, count, end)?;
     println!("    {shown}");
     Ok(())
+}
+
+fn attach(context: &Context) -> Result<()> {
+    again(context, if full() { 1_000 } else { 40 }, End::Asked)
 }
 
 fn processes(context: &Context) -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{SETTLE, tls, until};
-use crate::agent::{Agent, Options, once};
+use crate::agent::{Agent, Options, once, once_under};
 use crate::apps::App;
 use crate::certs::Certs;
 use crate::clients::Client;
@@ -23,10 +23,12 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "tls/node_callbacks", seconds: 60, run: node_callbacks },
 ];
 
-/// Function, kind of instruction, and program of each site of an instrument.
-fn listed(context: &Context, app: &App, instrument: &str) -> Result<Vec<[String; 3]>> {
+/// Function, kind of instruction, and program of each site of an instrument; with a fault on purpose.
+fn listed(context: &Context, app: &App, instrument: &str, fault: &str) -> Result<Vec<[String; 3]>> {
     let pid = app.pids().first().context("no process")?.to_string();
-    let (code, out, err) = once(&context.dir, &["ps", "--probes", &pid, "--json"], LIMIT)?;
+    let with = ["env".to_owned(), format!("SPANWISE_FAULT={fault}")];
+    let arguments = ["ps", "--probes", &pid, "--json"];
+    let (code, out, err) = once_under(&context.dir, &with, &paths::agent()?, &arguments, LIMIT)?;
     ensure!(code == Some(0), "ps --probes: {err}");
     let told: Value = serde_json::from_str(&out)?;
     let files = told.get("files").and_then(Value::as_array).into_iter().flatten();
@@ -54,7 +56,7 @@ fn returns(context: &Context) -> Result<bool> {
 /// Nothing that a request passes is single-stepped.
 fn sites(context: &Context) -> Result<()> {
     let (nginx, _certs) = tls::server(context, tls::NGINX)?;
-    for [function, class, _] in listed(context, &nginx, "openssl")? {
+    for [function, class, _] in listed(context, &nginx, "openssl", "")? {
         let usual = matches!(function.as_str(), "SSL_read" | "SSL_write");
         ensure!(!usual || class != "stepped", "nginx: {function} is single-stepped");
     }
@@ -62,7 +64,7 @@ fn sites(context: &Context) -> Result<()> {
         return skip("this kernel kills programs whose returns are hooked under a seccomp filter");
     }
     let (node, _certs) = tls::server(context, tls::NODE)?;
-    let sites = listed(context, &node, "openssl")?;
+    let sites = listed(context, &node, "openssl", "")?;
     for [function, class, program] in &sites {
         ensure!(!class.starts_with("stepped"), "Node: {function} is single-stepped for {program}");
     }
@@ -72,6 +74,16 @@ fn sites(context: &Context) -> Result<()> {
             sites.iter().filter(hooked).count() == 1,
             "Node: no return of {function} is hooked: {sites:?}"
         );
+    }
+    // Where hooked returns do harm, the ends of the usual calls are found without.
+    let without = listed(context, &node, "openssl", "hazard:uretprobe_seccomp")?;
+    for [function, class, _] in &without {
+        ensure!(class != "return", "Node: the return of {function} is hooked where that is refused");
+    }
+    for usual in ["SSL_read", "SSL_write"] {
+        let ends =
+            without.iter().filter(|[function, _, program]| function == usual && program == "tls_leave");
+        ensure!(ends.count() > 0, "Node: no end of {usual} is found without its return: {without:?}");
     }
     Ok(())
 }

@@ -176,8 +176,13 @@ pub(super) fn document(reports: &[Report], day: &str) -> String {
          over every family of sockets, in one piece and in two. Each must give one server span and one client span with its\n\
          method, status and sizes, the one under the other; up to two more tries are made of what is missing. A kernel's log must\n\
          show no warning, and nothing of the agent may be left in the kernel.\n\n\
+         Under `auto` stands an agent on the plane that it chooses. It starts without tracefs and bpffs while there is\n\
+         one processor; a second is given, taken away under load and given back, and what is served on each must have its spans,\n\
+         over TLS too. Then it may use one processor only, and at last the kernel kills it for want of memory (cgroup v2) while\n\
+         requests go on: none may fail, and nothing of it may be left. A start with too little memory, and one under\n\
+         lockdown=confidentiality, must end with one sentence that says so.\n\n\
          \"no\" is a gap with a known reason, in the notes; a FAULT should work and does not; \"-\" was not tried: the plane is not\n\
-         there, or stands (`auto`) for one that was. The time from the agent's start to the\n\
+         there. The time from the agent's start to the\n\
          first span is that of an emulator with 2 ns an instruction, and no measure of anything else.\n\n"
     );
     let short = |kernel: &str| kernel.trim_end_matches("-amd64").to_owned();

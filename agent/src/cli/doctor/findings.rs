@@ -342,6 +342,7 @@ fn planes(report: &mut Report, facts: &Facts, possible: bool) {
     }
     let losses = facts.btf.iter().flat_map(|btf| &btf.losses);
     for loss in losses {
+        let loss = loss.trim_end_matches('.');
         report.add("programs", Status::Limited, format!("On the best plane, {loss}."), None);
     }
 }

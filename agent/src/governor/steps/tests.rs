@@ -7,7 +7,7 @@ use super::*;
 const LOOK: Duration = Duration::from_millis(500);
 
 fn load(cpu: f64) -> Load {
-    Load { cpu, ..Load::default() }
+    Load { cpu, moving: cpu, ..Load::default() }
 }
 
 /// Feeds a load for so many looks; gives the levels after each step, with the times in milliseconds.
@@ -59,10 +59,10 @@ fn a_step_back_needs_room_for_what_it_lets_in() {
     let mut steps = Steps { level: Level::Half, ..Steps::default() };
     assert!(run(&mut steps, Duration::ZERO, 100, |_| load(0.5)).is_empty());
     assert!(!run(&mut steps, Duration::from_secs(50), 100, |_| load(0.3)).is_empty());
-    // What the agent takes in any case does not grow with it.
+    // What the agent takes in any case, and for new processes, does not grow with it.
     let mut steps = Steps { level: Level::Most, ..Steps::default() };
-    let idle = Load { cpu: 0.5, idle: 0.45, ..Load::default() };
-    assert!(!run(&mut steps, Duration::ZERO, 100, |_| idle).is_empty());
+    let other = Load { cpu: 0.5, moving: 0.05, ..Load::default() };
+    assert!(!run(&mut steps, Duration::ZERO, 100, |_| other).is_empty());
     // Memory does not grow either.
     let mut steps = Steps { level: Level::Half, ..Steps::default() };
     let memory = Load { memory: 0.8, ..Load::default() };
@@ -72,7 +72,7 @@ fn a_step_back_needs_room_for_what_it_lets_in() {
 #[test]
 fn the_worst_is_the_reason() {
     let mut steps = Steps::default();
-    let worst = Load { cpu: 1.1, idle: 0.0, memory: 3.0, ring: 2.0 };
+    let worst = Load { cpu: 1.1, moving: 1.0, memory: 3.0, ring: 2.0 };
     let mut first = None;
     for look in 0..10_u32 {
         first = first.or(steps.observe(LOOK * look, &worst));
@@ -124,7 +124,7 @@ proptest! {
         let (mut last, mut last_at) = (Level::Everything, Duration::ZERO);
         for (pause, cpu, memory, ring) in looks {
             now += Duration::from_millis(pause);
-            let load = Load { cpu, idle: 0.01, memory, ring };
+            let load = Load { cpu, moving: cpu * 0.9, memory, ring };
             let Some(step) = steps.observe(now, &load) else { continue };
             prop_assert_eq!(step.to, steps.level());
             prop_assert_eq!((step.to as usize).abs_diff(last as usize), 1);

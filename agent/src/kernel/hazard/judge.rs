@@ -114,7 +114,7 @@ fn return_probes(trial: &Trial) -> Judged {
         Trial::Sound => allow("Return probes work in processes with a seccomp filter."),
         Trial::Absent => allow("Return probes end by a trap here, which no seccomp filter sees."),
         Trial::Harmful => refuse(
-            "On this kernel a return probe ends by a system call that seccomp filters refuse, which kills the program, so processes with a filter get no return probes.",
+            "On this kernel a return probe ends by a system call that seccomp filters refuse, which kills the program, so no return is probed: ends of calls are found by dearer probes, or not at all.",
             "Use Linux 6.14 or newer.",
         ),
         other => {

@@ -20,6 +20,8 @@ pub use lockdown::{Lockdown, lockdown};
 
 use trial::Facts;
 
+use super::fault::Faults;
+
 /// Something that is dangerous, or forbidden, on some kernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Feature {
@@ -79,7 +81,7 @@ impl Hazards {
     /// Tries these features. Takes a millisecond or less for each, except `Nop5Probes` and `MultiProbesByPid`, which take
     /// some ten: ask for what will be used. To be called before the agent gives up its privileges.
     pub fn look(features: &[Feature]) -> Self {
-        let facts = Facts::gather(features);
+        let facts = Facts::gather(features, &Faults::from_env().unwrap_or_default());
         Self { rows: features.iter().map(|feature| judge::row(*feature, &facts)).collect() }
     }
 

@@ -6,6 +6,8 @@ use super::lockdown::{Lockdown, lockdown};
 use super::raw::Program;
 use super::{Feature, child, probes, sockets};
 use crate::kernel::btf::Btf;
+use crate::kernel::fault::{Faults, Kind};
+use crate::kernel::host;
 
 /// How a trial ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,9 +52,19 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn gather(features: &[Feature]) -> Self {
-        let tried = |feature: Feature, trial: fn() -> Trial| {
-            if features.contains(&feature) { trial() } else { Trial::NotRun }
+    pub(super) fn gather(features: &[Feature], faults: &Faults) -> Self {
+        let harms = |feature: Feature| {
+            let name = feature.key().split_once('.').map_or("", |(_, name)| name);
+            faults.has(Kind::Hazard, name)
+        };
+        let tried = |feature: Feature, trial: fn() -> Trial| match features.contains(&feature) {
+            // Of these the kernel itself says no, in words.
+            true if harms(feature) && matches!(feature, Feature::KernelMemory | Feature::PerfProbes) => {
+                Trial::Failed("a fault on purpose".to_owned())
+            }
+            true if harms(feature) => Trial::Harmful,
+            true => trial(),
+            false => Trial::NotRun,
         };
         Self {
             lockdown: lockdown(),
@@ -78,10 +90,10 @@ fn kernel_memory() -> Trial {
     }
 }
 
-/// The repair brought a type of its own, which the kernel's type information shows.
+/// What came with the repair is in the kernel's type information.
 fn counted_trampolines() -> Trial {
     match Btf::from_kernel() {
-        Ok(btf) if btf.member("bpf_tramp_image", "image").is_ok() => Trial::Sound,
+        Ok(btf) if host::keeps_trampolines(&btf) => Trial::Sound,
         Ok(_) => Trial::Harmful,
         Err(error) => Trial::Failed(error.to_string()),
     }

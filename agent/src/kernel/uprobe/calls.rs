@@ -131,7 +131,7 @@ pub(super) fn load(
         drop(attempt(&mut log));
         let text = String::from_utf8_lossy(&log);
         let text = text.trim_end_matches('\0');
-        tracing::debug!("program {name}: {text}");
+        tracing::debug!("program {name} ({error}): {text}");
         let last: Vec<&str> =
             text.lines().rev().filter(|line| !line.starts_with("processed")).take(2).collect();
         (error, last.into_iter().rev().collect::<Vec<_>>().join(" "))

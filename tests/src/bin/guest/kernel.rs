@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use spanwise_tests::agent;
 use spanwise_tests::proc::capture;
@@ -89,6 +89,12 @@ fn judge(doctor: &Value, seen: &[Seen]) -> Result<String> {
     }
     let findings = doctor.get("findings").and_then(Value::as_array).context("doctor has no findings")?;
     let word = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // What a kernel has no hook or helper for is a gap; a program that its verifier does not like is a fault of the program.
+    if let Some(refused) =
+        findings.iter().find(|item| word(item, "sentence").contains("the kernel refuses it"))
+    {
+        bail!("doctor says: {}", word(refused, "sentence"));
+    }
     let lacking: Vec<String> = findings
         .iter()
         .filter(|item| word(item, "status") != "ok")
@@ -117,10 +123,15 @@ impl Log {
     }
 }
 
-/// Alarming lines of a log after the first `from`.
+/// Alarming lines of a log after the first `from`. That the kernel kills for want of memory, and tells from where, is no alarm.
 fn alarms(log: &str, from: usize) -> Vec<String> {
-    let lines = log.lines().skip(from);
-    lines.filter(|line| ALARMS.iter().any(|word| line.contains(word))).take(8).map(str::to_owned).collect()
+    let mut killing = false;
+    let lines = log.lines().skip(from).filter(|line| {
+        let was = killing;
+        killing = (was || line.contains("invoked oom-killer:")) && !line.contains("Killed process");
+        !was && ALARMS.iter().any(|word| line.contains(word))
+    });
+    lines.take(8).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -132,6 +143,10 @@ mod tests {
         let log = "[1] WARNING: CPU: 0 PID: 1 at boot\n[2] fine\n[3] BUG: kernel NULL pointer dereference\n[4] fine";
         assert_eq!(alarms(log, 1), ["[3] BUG: kernel NULL pointer dereference"]);
         assert!(alarms(log, 3).is_empty());
+        let killed =
+            "a invoked oom-killer: gfp\nCall Trace:\nMemory cgroup out of memory: Killed process 7 (a)\n";
+        assert!(alarms(killed, 0).is_empty());
+        assert_eq!(alarms(&format!("{killed}Call Trace:"), 0), ["Call Trace:"]);
     }
 
     fn seen(plane: &str, programs: &[&str]) -> Seen {

@@ -5,8 +5,10 @@
 mod events;
 mod exchange;
 mod kernel;
+mod limits;
 mod objects;
 mod plane;
+mod processors;
 
 use std::path::PathBuf;
 
@@ -59,6 +61,13 @@ impl Row {
     }
 }
 
+/// For whoever looks at the VM's output.
+fn show(rows: &[Row]) {
+    for row in rows {
+        println!("    {:<22} {:?} {}", row.feature, row.state, row.note);
+    }
+}
+
 fn main() -> Result<()> {
     let out = PathBuf::from(std::env::args().nth(1).context("usage: guest FILE")?);
     cleanup::on_signals()?;
@@ -66,20 +75,23 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder")?;
     let log = kernel::Log::now()?;
     let doctor = kernel::doctor(folder.path())?;
-    let mut names = vec!["auto".to_owned()];
     let planes = doctor.get("planes").and_then(Value::as_object).context("doctor names no planes")?;
-    names.extend(planes.keys().cloned());
     let apps = exchange::Apps::start(folder.path())?;
     let mut rows = vec![kernel::btf()];
-    let mut seen = Vec::new();
-    for name in &names {
+    println!("the plane that the agent chooses, {} s after the boot", kernel::uptime());
+    let chosen = processors::examine(&apps, folder.path());
+    show(&chosen.rows);
+    let mut seen = vec![chosen];
+    for name in planes.keys() {
         println!("plane {name}, {} s after the boot", kernel::uptime());
-        let seen_here = plane::examine(name, &doctor, &apps, folder.path());
-        for row in &seen_here.rows {
-            println!("    {:<22} {:?} {}", row.feature, row.state, row.note);
-        }
+        let seen_here = plane::examine(name, &apps, folder.path());
+        show(&seen_here.rows);
         seen.push(seen_here);
     }
+    println!("what is refused, {} s after the boot", kernel::uptime());
+    let refusals = limits::refusals(&apps, folder.path());
+    show(&refusals);
+    rows.extend(refusals);
     rows.push(kernel::ring_buffer(&seen));
     rows.push(kernel::doctor_row(&doctor, &seen));
     rows.extend(seen.into_iter().flat_map(|seen| seen.rows));

@@ -1,10 +1,9 @@
-//! One capture plane. In: its name, what `doctor` said. Out: the rows of its features, its programs, whether it had a ring.
+//! One capture plane. In: its name. Out: the rows of its features, its programs, whether it had a ring.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 use spanwise_tests::agent::{Agent, Options, Report};
 use spanwise_tests::proc::last_lines;
 
@@ -13,7 +12,7 @@ use crate::objects::Objects;
 use crate::{Row, State, events, exchange};
 
 /// The first row of a plane. Without it there are no others.
-const LOADS: &str = "loads and attaches";
+pub(crate) const LOADS: &str = "loads and attaches";
 /// How often the exchanges are made before what is missing counts.
 const TRIES: usize = 3;
 /// How long the probes may take; the verifier is slow in an emulator.
@@ -53,8 +52,13 @@ pub(crate) struct Running {
 
 /// Starts an agent on this plane and waits until it traces.
 pub(crate) fn start(plane: &str, pids: &[u32], dir: &Path) -> Result<Started> {
+    start_with(Options::default(), plane, pids, dir)
+}
+
+/// The same with more options.
+pub(crate) fn start_with(options: Options, plane: &str, pids: &[u32], dir: &Path) -> Result<Started> {
     let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let options = Options::default().arg(&["--plane", plane]);
+    let options = options.arg(&["--plane", plane]);
     let before = Objects::now()?;
     let begin = Instant::now();
     let mut agent = Agent::start(dir, &["attach", "--pid", &list], &[], &options, false)?;
@@ -102,6 +106,7 @@ fn verifier(plane: &str, pids: &str, dir: &Path) {
 /// The verifier refused a program, which is a fault of the program. That a kernel has no such hook is none.
 fn is_fault(loss: &str) -> bool {
     loss.contains("does not load") && (loss.contains("processed") || loss.contains("BPF_PROG_LOAD"))
+        || loss.contains("is not loaded: the kernel refuses it")
         || loss.contains("does not attach")
 }
 
@@ -115,12 +120,10 @@ fn short(loss: &str) -> String {
     }
 }
 
-/// Everything about a plane. `doctor` says which one `auto` stands for.
-pub(crate) fn examine(plane: &str, doctor: &Value, apps: &Apps, dir: &Path) -> Seen {
-    let best = doctor.get("best_plane").and_then(Value::as_str).unwrap_or("none");
-    let real = if plane == "auto" { best } else { plane };
+/// Everything about a plane.
+pub(crate) fn examine(plane: &str, apps: &Apps, dir: &Path) -> Seen {
     let mut seen = Seen { plane: plane.to_owned(), programs: vec![], ring_buffer: false, rows: vec![] };
-    if let Err(error) = all(&mut seen, real, apps, dir) {
+    if let Err(error) = all(&mut seen, apps, dir) {
         let feature = if seen.rows.is_empty() { LOADS } else { "to the end" };
         seen.rows.push(Row::new(feature, State::Fault, format!("{error:#}")));
     }
@@ -128,7 +131,7 @@ pub(crate) fn examine(plane: &str, doctor: &Value, apps: &Apps, dir: &Path) -> S
     seen
 }
 
-fn all(seen: &mut Seen, real: &str, apps: &Apps, dir: &Path) -> Result<()> {
+fn all(seen: &mut Seen, apps: &Apps, dir: &Path) -> Result<()> {
     let mut exerciser = Exerciser::start(dir)?;
     let mut pids = apps.pids();
     pids.push(exerciser.pid());
@@ -146,8 +149,7 @@ fn all(seen: &mut Seen, real: &str, apps: &Apps, dir: &Path) -> Result<()> {
     seen.programs.sort();
     seen.rows.push(loads(&running.losses, &seen.programs));
     let first = exchange::first_span(apps, &running.agent, running.ready);
-    // What stands for another plane needs no second proof of all that the plane can do.
-    let made = if seen.plane == real { Some(exerciser.go()?) } else { None };
+    let made = exerciser.go()?;
     let report = running.agent.stop().context("stopping the agent")?;
     let missed = report.stats.kernel.get("returns missed by kretprobes").copied().unwrap_or(0);
     let mut chain = Row::of("nginx to Python", exchange::chain(&report));
@@ -159,13 +161,9 @@ fn all(seen: &mut Seen, real: &str, apps: &Apps, dir: &Path) -> Result<()> {
     }
     seen.rows.push(chain);
     seen.rows.push(Row::of("first span", first));
-    if let Some(made) = made {
-        seen.rows.extend(exchanges(&seen.plane, made, report, dir)?);
-    }
+    seen.rows.extend(exchanges(&seen.plane, made, report, dir)?);
     seen.rows.push(Row::of("detaches", Objects::wait_gone(&running.before).map(|()| String::new())));
-    if seen.plane == real {
-        seen.rows.push(Row::of("fork, exec, exit", events::examine(&seen.plane, apps, dir)));
-    }
+    seen.rows.push(Row::of("fork, exec, exit", events::examine(&seen.plane, apps, dir)));
     Ok(())
 }
 
@@ -194,7 +192,8 @@ fn exchanges(plane: &str, made: Made, report: Report, dir: &Path) -> Result<Vec<
     }
 }
 
-fn loads(losses: &[String], programs: &[String]) -> Row {
+/// What was loaded, and what the agent said that it cannot.
+pub(crate) fn loads(losses: &[String], programs: &[String]) -> Row {
     let words: Vec<String> = losses.iter().map(|loss| short(loss)).collect();
     if losses.iter().any(|loss| is_fault(loss)) {
         Row::new(LOADS, State::Fault, words.join("; "))
@@ -219,6 +218,9 @@ mod tests {
         let absent = "program x does not load (no BTF type `btf_trace_x`): splice is noticed late";
         assert!(!is_fault(absent));
         assert_eq!(short(absent), "program x does not load: splice is noticed late");
+        assert!(is_fault(
+            "libssl.so.3: no probes: program tls_leave is not loaded: the kernel refuses it (x) back-edge"
+        ));
         assert_eq!(short("this kernel has no struct net: equal"), "this kernel has no struct net: equal");
         assert_eq!(loads(&[], &["a".into()]).state, State::Ok);
         assert_eq!(loads(&[], &[]).state, State::Fault);
