@@ -1,8 +1,12 @@
 //! `verifier`: how hard the BPF programs are to verify. In: the built agent, this kernel, and docs/verifier.json. Out: a table; it
 //! fails when a program has grown by more than a tenth since it was recorded.
 //!
+//! Programs must fit into the stack that older kernels have (`stack`), too.
+//!
 //! The verifier gives up at a million instructions looked at, and it grows by leaps: one branch more can double it. The numbers
 //! are those of one kernel; on another one they are printed only.
+
+mod stack;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,6 +55,7 @@ pub(crate) fn check() -> Result<()> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let then: Record =
         serde_json::from_str(&text).with_context(|| format!("{} is no record", path.display()))?;
+    println!("{}", stack::check()?);
     let now = count()?;
     let (lines, grown) = compare(&then, &now);
     lines.iter().for_each(|line| println!("{line}"));
