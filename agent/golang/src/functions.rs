@@ -184,7 +184,9 @@ impl Functions {
     fn function(&self, image: &Image<'_>, start: u32, end: u32) -> Option<Function> {
         let address = self.text.checked_add(u64::from(start))?;
         let size = u64::from(end.checked_sub(start)?);
-        let offset = image.offset_of(address).filter(|_| image.executable(address))?;
+        // The parts of a damaged file may lie beyond its end.
+        let in_file = |offset: &u64| *offset < image.bytes.size();
+        let offset = image.offset_of(address).filter(|_| image.executable(address)).filter(in_file)?;
         Some(Function { address, size, offset })
     }
 

@@ -132,6 +132,15 @@ fn an_unknown_compiler_without_debug_information_is_said() {
     assert!(error.contains("example.org/fork v1.2.4"), "{error}");
 }
 
+/// A part of the file that is said to lie beyond its end.
+#[test]
+fn parts_beyond_the_end_hold_no_functions() {
+    let mut file = small();
+    (file[101], file[2961]) = (1, 12);
+    file.truncate(2968);
+    ask(file).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
