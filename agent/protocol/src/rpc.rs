@@ -68,6 +68,7 @@ pub fn grpc_status(value: &[u8]) -> Option<u32> {
     number(value)?.try_into().ok()
 }
 
+/// Digits, and nothing else.
 pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;

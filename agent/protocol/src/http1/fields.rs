@@ -35,7 +35,7 @@ impl Lengths {
     fn line(&mut self, line: &[u8]) {
         if let Some(value) = field(line, b"content-length") {
             for part in value.split(|&b| b == b',') {
-                match number(trim(part)) {
+                match rpc::number(trim(part)) {
                     Some(n) if self.content.is_none_or(|other| other == n) => self.content = Some(n),
                     _ => self.bad = true,
                 }
@@ -52,16 +52,6 @@ impl Lengths {
     pub(super) fn declared(&self) -> Option<u64> {
         self.content.filter(|_| !self.bad && !self.chunked && !self.coded)
     }
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |sum, digit| match digit {
-        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
-        _ => None,
-    })
 }
 
 /// What the fields of a request say that may well be the same in the next one.
