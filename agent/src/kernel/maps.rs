@@ -6,6 +6,7 @@
 
 use aya::EbpfLoader;
 use aya::maps::MapError;
+use spanwise_common::names;
 
 use super::fault::{Faults, Kind};
 use super::plane::NO_URING;
@@ -14,8 +15,8 @@ use super::plane::NO_URING;
 const URING: &str = "URING";
 /// Maps for programs on user code: what only they fill.
 const USER_CODE: [&str; 13] = [
-    "GO_TLS",
-    "GO_ROUTES",
+    names::GO_TLS,
+    names::GO_ROUTES,
     "GO_STREAMS",
     "GO_TOLD",
     "GO_SLOTS",
