@@ -38,7 +38,7 @@ pub enum Edge {
     Context(Box<TraceContext>),
     /// A client's request or query was understood.
     Asked {
-        /// The same for calls that ask for the same with other values.
+        /// The same for calls that ask the same server for the same with other values.
         kind: u64,
         /// It is the first one that was seen on its connection.
         first: bool,

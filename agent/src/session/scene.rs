@@ -196,7 +196,7 @@ impl Scene<'_> {
         if query.truncated {
             self.change.long_head = Some(self.direction_of(Flow::Request));
         }
-        let kind = kind::of_query(&self.info.remote, &query);
+        let kind = self.calls(|| kind::of_query(&query));
         let Some(active) = self.find(number) else { return };
         active.db = Some(Box::new(DbSeen { query, answer: None }));
         let key = active.key;
@@ -290,8 +290,7 @@ impl Scene<'_> {
             }
         }
         let context = request.context.clone();
-        let calls = self.side == Side::Client;
-        let kind = if calls { kind::of_request(&self.info.remote, &request) } else { 0 };
+        let kind = self.calls(|| kind::of_request(&request));
         let Some(active) = self.find(number) else { return };
         active.request = Some(request);
         let key = active.key;
@@ -301,9 +300,14 @@ impl Scene<'_> {
         self.asks(key, kind);
     }
 
+    /// Something of calls only.
+    fn calls<T>(&self, of: impl FnOnce() -> T) -> Option<T> {
+        (self.side == Side::Client).then(of)
+    }
+
     /// A call is told to be of this kind.
-    fn asks(&mut self, key: ExchangeKey, kind: u64) {
-        if self.side == Side::Client {
+    fn asks(&mut self, key: ExchangeKey, kind: Option<u64>) {
+        if let Some(kind) = kind {
             let first = *self.completed == 0 && self.exchanges.len() == 1;
             self.signal(key, Edge::Asked { kind, first });
         }

@@ -131,8 +131,9 @@ impl Correlator {
                 .read(Input::Request(id));
         }
         let Process { threads, in_order: order, .. } = process;
-        if order.is_used()
-            && let Some(thread) = threads.get_mut(&owner(task)).filter(|_| task.task == 0)
+        if task.task == 0
+            && order.is_used()
+            && let Some(thread) = threads.get_mut(&owner(task))
         {
             in_order::request(&mut self.nodes, &mut thread.inputs, order, id, alone, at_ns);
         }
@@ -165,6 +166,7 @@ impl Correlator {
         let remote = self.seed.hash_one(&node.conn.remote);
         let destination = process.background.call(remote, orphan);
         node.destination = destination;
+        node.kind = remote | 1;
         // What background explains is nobody's, even while a request is open: models are kept clean of it.
         let background = process.background.explains(destination);
         node.orphan = orphan;
@@ -183,11 +185,13 @@ impl Correlator {
             return;
         }
         let Process { threads, in_order: order, unanswered, .. } = process;
-        if task.task == 0 && !background && order.comes_into_use() {
-            in_order::catch_up(&mut self.nodes, threads, order, unanswered);
-        }
-        if let Some(carrying) = threads.get_mut(&carrier(task)).filter(|_| task.task == 0 && !background) {
-            in_order::begins(&mut self.nodes, &mut carrying.inputs, order, id, remote, at_ns);
+        if task.task == 0 && !background {
+            if order.comes_into_use() {
+                in_order::catch_up(&mut self.nodes, threads, order, unanswered);
+            }
+            if let Some(carrying) = threads.get_mut(&carrier(task)) {
+                in_order::begins(&mut self.nodes, &mut carrying.inputs, order, id, at_ns);
+            }
         }
         let alone = only::name(&self.nodes, process);
         let in_order = if background { None } else { process.start_order.call_begins(&self.nodes) };
@@ -207,10 +211,13 @@ impl Correlator {
     /// It is known what a call asks for.
     fn call_understood(&mut self, id: Id, task: Task, at_ns: u64, kind: u64, first: bool) {
         let Some(node) = self.nodes.get_mut(id) else { return };
-        node.kind = kind;
+        node.kind = self.seed.hash_one((&node.conn.remote, kind)) | 1;
         let Some(process) = self.processes.get_mut(node.process) else { return };
+        if task.task != 0 || node.orphan || process.background.explains(node.destination) {
+            return;
+        }
         let Process { threads, in_order: order, open, .. } = process;
-        if let Some(thread) = threads.get_mut(&carrier(task)).filter(|_| task.task == 0) {
+        if let Some(thread) = threads.get_mut(&carrier(task)) {
             in_order::understood(&mut self.nodes, &mut thread.inputs, order, id, first, open.begun, at_ns);
         }
     }

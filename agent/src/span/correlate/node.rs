@@ -177,7 +177,7 @@ pub(super) struct Node {
     pub(super) claims: [Claim; 9],
     /// The answer was already given to a response by last in, first in first out.
     pub(super) taken: [bool; 2],
-    /// What was called, roughly; zero until it has ended.
+    /// What is called, roughly: only where until it is understood. Never zero for a call.
     pub(super) kind: u64,
     /// Its answer waited together with another.
     pub(super) together: bool,

@@ -78,8 +78,8 @@ pub(in super::super) struct Inputs {
     turn: u32,
     /// The last thing that the thread did was to read.
     read: bool,
-    /// The call that is being sent, and where it goes or what it asks for.
-    sending: Option<(Id, u64)>,
+    /// The call that is being sent.
+    sending: Option<Id>,
 }
 
 /// The score of the model in one process, and what it knows of its order.
@@ -174,11 +174,6 @@ impl Inputs {
         let found = self.waiting.iter().enumerate().filter(|(_, waiting)| same(waiting));
         found.min_by_key(|(_, waiting)| waiting.due(late)).map(|(place, _)| place)
     }
-
-    /// Nothing is left of earlier requests.
-    fn clear(&mut self) {
-        self.waiting.clear();
-    }
 }
 
 /// The requests that were read before the process made its first call, of which one makes it.
@@ -210,7 +205,8 @@ pub(in super::super) fn request(
 ) {
     sent(nodes, inputs, order, now_ns);
     if alone {
-        inputs.clear();
+        // Nothing is left of earlier requests.
+        inputs.waiting.clear();
     }
     let next = order.steps.read(REQUEST);
     inputs.reads(now_ns, request, request, next);
@@ -238,11 +234,10 @@ pub(in super::super) fn begins(
     inputs: &mut Inputs,
     order: &mut Order,
     call: Id,
-    remote: u64,
     now_ns: u64,
 ) {
     sent(nodes, inputs, order, now_ns);
-    inputs.sending = Some((call, remote));
+    inputs.sending = Some(call);
 }
 
 /// A call is understood. `begun`: requests so far in the process.
@@ -258,24 +253,20 @@ pub(in super::super) fn understood(
     if std::mem::replace(&mut order.first, first) != first {
         order.unsteady = begun;
     }
-    if let Some((sending, to)) = &mut inputs.sending
-        && *sending == call
-        && let Some(node) = nodes.get(call)
-    {
-        *to = node.kind;
+    if inputs.sending == Some(call) {
         sent(nodes, inputs, order, now_ns);
     }
 }
 
 /// The call that was begun follows from the oldest message that leads to such a call.
 fn sent(nodes: &mut Arena<Node>, inputs: &mut Inputs, order: &mut Order, now_ns: u64) {
-    let Some((call, kind)) = inputs.sending.take() else { return };
+    let Some(call) = inputs.sending.take() else { return };
     inputs.sends(now_ns);
-    order.sends(Next::Call(kind));
-    let next = Next::Call(kind);
+    let Some(node) = nodes.get(call) else { return };
+    let next = Next::Call(node.kind);
+    order.sends(next);
     let mut place = inputs.leads_to(next, order.late);
-    if let Some(conn) = nodes.get(call).map(|node| &*node.conn)
-        && let Some(same) = inputs.on_same(nodes, conn, next, order.late)
+    if let Some(same) = inputs.on_same(nodes, &node.conn, next, order.late)
         && order.kept.holds(place == Some(same))
     {
         place = Some(same);
@@ -309,13 +300,13 @@ pub(in super::super) fn closes(
     let left_over = |waiting: &Waiting| {
         waiting.next == Next::Response && !nodes.get(waiting.root).is_some_and(Node::unanswered)
     };
-    let of_none = inputs.waiting.iter().position(|waiting| waiting.root == Id::NONE);
-    if inputs.waiting.iter().any(|waiting| waiting.root == request) {
+    let of = |inputs: &Inputs, root: Id| inputs.waiting.iter().position(|waiting| waiting.root == root);
+    if of(inputs, request).is_some() {
         inputs.waiting.retain(|waiting| waiting.root == request || !left_over(waiting));
     }
     let first = inputs.leads_to(Next::Response, order.late);
-    let own = inputs.waiting.iter().position(|waiting| waiting.root == request);
-    let end = own.or(of_none).or(first).and_then(|place| inputs.waiting.remove(place));
+    let own = of(inputs, request);
+    let end = own.or_else(|| of(inputs, Id::NONE)).or(first).and_then(|place| inputs.waiting.remove(place));
     if own.is_some() && end.is_some_and(|end| end.input == request) {
         // It made no calls, or they went elsewhere; those tell.
         return;

@@ -45,14 +45,14 @@ struct Sent {
     count: u32,
     /// When it was last sent, in looks.
     used: u32,
-    from: From,
+    from: Source,
     /// For each kind read.
     pairs: [Pair; KINDS],
 }
 
 /// What leads to a message that is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum From {
+enum Source {
     /// It was not looked at yet.
     Unknown,
     Several,
@@ -108,7 +108,7 @@ impl Steps {
     /// What was concluded misleads.
     pub(in super::super) fn forget(&mut self) {
         for sent in &mut self.sent {
-            sent.from = From::Unknown;
+            sent.from = Source::Unknown;
         }
         self.conclude();
     }
@@ -138,7 +138,7 @@ impl Steps {
         for (pair, read) in pairs.iter_mut().zip(&self.read) {
             pair.begin(read.count.wrapping_sub(1));
         }
-        let new = Sent { to, count: 0, used: self.looks, from: From::Unknown, pairs };
+        let new = Sent { to, count: 0, used: self.looks, from: Source::Unknown, pairs };
         if self.sent.len() < KINDS {
             self.sent.push(new);
             return self.sent.len().checked_sub(1);
@@ -154,8 +154,8 @@ impl Steps {
         let Some(sent) = self.sent.iter().find(|sent| sent.to == to) else { return };
         let candidates = sent.pairs.iter().zip(&self.read).enumerate();
         let fits = candidates.filter(|(_, (pair, read))| pair.fits() && !self.comes_after(read.kind, to));
-        let found = fits.min_by_key(|(place, (pair, _))| (From::Kind(*place) != sent.from, pair.left));
-        let from = found.map_or(From::Several, |(place, _)| From::Kind(place));
+        let found = fits.min_by_key(|(place, (pair, _))| (Source::Kind(*place) != sent.from, pair.left));
+        let from = found.map_or(Source::Several, |(place, _)| Source::Kind(place));
         let Some(sent) = self.sent.iter_mut().find(|sent| sent.to == to) else { return };
         (sent.from, sent.count) = (from, 0);
         for pair in &mut sent.pairs {
@@ -171,7 +171,7 @@ impl Steps {
                 return true;
             }
             let sent = self.sent.iter().find(|sent| sent.to == Next::Call(at));
-            let Some(From::Kind(before)) = sent.map(|sent| sent.from) else { return false };
+            let Some(Source::Kind(before)) = sent.map(|sent| sent.from) else { return false };
             let Some(read) = self.read.get(before) else { return false };
             at = read.kind;
         }
@@ -183,9 +183,9 @@ impl Steps {
     fn conclude(&mut self) -> bool {
         let mut other = false;
         let in_use = || self.sent.iter().filter(|sent| !is_old(sent.used, self.looks));
-        let doubt = in_use().any(|sent| sent.from == From::Several);
+        let doubt = in_use().any(|sent| sent.from == Source::Several);
         for (place, read) in self.read.iter_mut().enumerate() {
-            let mut led = in_use().filter(|sent| sent.from == From::Kind(place)).map(|sent| sent.to);
+            let mut led = in_use().filter(|sent| sent.from == Source::Kind(place)).map(|sent| sent.to);
             let leads_to = match (led.next(), led.next()) {
                 (Some(to), None) if !doubt => to,
                 _ => Next::Any,
